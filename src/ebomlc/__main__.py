@@ -1,0 +1,5 @@
+"""``python -m ebomlc`` is the command line."""
+
+from ebomlc.cli.main import main
+
+main()

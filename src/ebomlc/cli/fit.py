@@ -1,0 +1,141 @@
+"""``ebomlc fit``: train on a noisy and a trusted set, write the run folder, say what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ebomlc.run import Run
+
+METHOD_HELP = (
+    "ebomlc (default); mlc, mlc-barrier, ebomlc-literal: other label correction; glc: transition matrix; "
+    "ce: labels as they are; trusted-only; oracle: right labels (needs --truth)."
+)
+MODEL_HELP = (
+    "auto (default): mlp for numbers and text, cnn for grey, resnet20 for colour images; "
+    "or mlp, cnn, resnet20, resnet32, resnet44, resnet56."
+)
+NOISE_HELP = (
+    "Lay noise over the labels, which then count as right, to try the tool: uniform:R, symmetric:R, flip:R, pair:R, "
+    "asymmetric:R, hierarchical:R, instance:R with R in [0, 1], or human:NAME (cifar10: aggre, worse, random1..3)."
+)
+
+
+def fit(
+    noisy: Annotated[
+        str, typer.Argument(help="The large set: a .csv or .tsv file, or digits, fashion-mnist, cifar10.")
+    ] = "",
+    *,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    trusted: Annotated[
+        str | None,
+        typer.Option(
+            help="File of checked rows: its label column is right; a column given_label, if there, is the old label."
+        ),
+    ] = None,
+    n_trusted: Annotated[
+        int | None, typer.Option(help="Instead of --trusted: draw this many rows whose right label is known.")
+    ] = None,
+    pairs: Annotated[
+        bool | None, typer.Option("--pairs", help="Rows drawn by --n-trusted keep the label they were given.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Test rows with right labels, for scoring only.")] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="File (id, label) with right labels of the noisy rows, for scoring only.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Id column. Default: 'id' if there is one, else the row number.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label column, in every file. Default: label.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column that holds a text to learn from.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="Numeric column to learn from; repeat it. Default: every other one.")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
+    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the noisy set. Default: about 4,000 steps, 15 to 120 epochs.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of split, noise, weights and order. Default: 0.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file, such as config.toml of a run; options given here come first.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")] = False,
+) -> None:
+    """Train on noisy and trusted rows; write a classifier and a suggested label for every row.
+
+    Own data, three rows of each file being enough to see the form:
+
+        noisy.csv:    id,text,label          (labels partly wrong)
+        trusted.csv:  id,text,label          (labels checked; may have given_label)
+
+        ebomlc fit noisy.csv --trusted trusted.csv --text text --out run
+
+    The run folder holds labels.parquet (one row for each id: given, suggested, how sure), summary.json,
+    metrics.csv, config.toml, the split, the encoder and both models.
+    """
+    from ebomlc import run
+
+    finished = run.fit(
+        noisy,
+        trusted=trusted,
+        n_trusted=n_trusted,
+        pairs=pairs,
+        test=test,
+        truth=truth,
+        id=id_column,
+        label=label,
+        text=text,
+        features=features or (),
+        noise=noise,
+        method=method,
+        model=model,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+        data_dir=data_dir,
+        config=config,
+        out=out,
+        overwrite=overwrite,
+        say=typer.echo,
+    )
+    typer.echo(describe(finished))
+    if finished.summary["diverged"] is not None:
+        typer.echo(f"error: {finished.summary['diverged']}; the last good epoch was kept", err=True)
+        raise typer.Exit(3)
+
+
+def describe(run: Run) -> str:
+    """What a run found, in a few lines."""
+    summary, labels = run.summary, run.labels
+    asked = ~labels.is_trusted
+    issues = int((labels.is_label_issue & asked).sum())
+    lines = [
+        f"suggested another label for {issues:,} of {int(asked.sum()):,} noisy rows",
+        *_accuracy_lines(summary),
+        f"{summary['seconds']:.1f} s; written to {run.folder} (labels.parquet, summary.json)",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy_lines(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    if summary["suggested_label_accuracy"] is not None:
+        lines.append(
+            f"right labels on the noisy rows: given {summary['given_label_accuracy']:.1%}, "
+            f"suggested {summary['suggested_label_accuracy']:.1%}"
+        )
+    if summary["test_accuracy"] is not None:
+        lines.append(
+            f"test accuracy {summary['test_accuracy']:.1%}, "
+            f"balanced over classes {summary['test_balanced_accuracy']:.1%}"
+        )
+    if summary["heldout_accuracy"] is not None:
+        lines.append(f"accuracy on {summary['n_heldout']} held-out trusted rows {summary['heldout_accuracy']:.1%}")
+    return lines

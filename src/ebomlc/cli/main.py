@@ -1,0 +1,59 @@
+"""The command ``ebomlc``: its sub-commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from ebomlc.cli.demo import demo
+from ebomlc.cli.fit import fit
+from ebomlc.errors import InputError, TrainingDivergedError
+
+INPUT_ERROR, DIVERGED = 2, 3
+
+app = typer.Typer(
+    name="ebomlc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a classifier that wrong labels do not hurt, and learn which labels are wrong, from a large noisy set "
+    "and a small trusted one.",
+)
+app.command(no_args_is_help=True)(fit)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ebomlc {version('ebomlc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    pass
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 something given cannot be used, 3 the training diverged."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment] - one line instead of a source line
+        try:
+            app()
+        except InputError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(INPUT_ERROR)
+        except TrainingDivergedError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(DIVERGED)

@@ -1,0 +1,287 @@
+"""Noisy and trusted sets joined into one pool of training rows with class indices, and the test set beside it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ebomlc.config import DataConfig
+from ebomlc.data.inputs import Inputs
+from ebomlc.data.noise import apply_noise, parse_noise
+from ebomlc.data.readers import Columns, Source, is_built_in, read_built_in, read_file, read_labels
+from ebomlc.data.splits import draw_trusted, make_split
+from ebomlc.errors import InputError
+from ebomlc.records import NO_LABEL, IntArray, Split
+from ebomlc.seeding import child_seed
+
+Labels = npt.NDArray[np.object_]
+
+
+class DataWarning(UserWarning):
+    """Something about the data that a user should know and that does not stop the run."""
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Rows with right labels that are only scored."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    inputs: Inputs
+    labels: IntArray
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All training rows.
+
+    Attributes
+    ----------
+    ids : object array of str, shape [N]
+        The user's ids.
+    inputs : Inputs
+        Of every row.
+    given : int64 array, shape [N]
+        Given labels; `NO_LABEL` on trusted rows that carry none.
+    right : int64 array, shape [N]
+        Right labels of trusted rows; `NO_LABEL` on noisy rows.
+    truth : int64 array, shape [N]
+        Right labels of all rows as far as they are known; for scoring, and for the method ``oracle``.
+    class_names : tuple of str, length K
+        Class k's name.
+    split : Split
+        The role of each row.
+    test : TestSet or None
+        Held apart from the pool.
+    """
+
+    ids: Labels
+    inputs: Inputs
+    given: IntArray
+    right: IntArray
+    truth: IntArray
+    class_names: tuple[str, ...]
+    split: Split
+    test: TestSet | None
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def scored(self) -> IntArray:
+        """Positions of the noisy rows whose right label is known."""
+        return self.split.noisy[self.truth[self.split.noisy] != NO_LABEL]
+
+    @property
+    def measured_noise(self) -> float | None:
+        """Share of the noisy rows whose given label is not the right one; None where the truth is not known."""
+        rows = self.scored
+        return float((self.given[rows] != self.truth[rows]).mean()) if len(rows) else None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A pool before its split: which rows are trusted is known."""
+
+    ids: Labels
+    inputs: Inputs
+    given: Labels
+    right: Labels
+    truth: Labels
+    class_names: tuple[str, ...]
+
+
+def load_pool(config: DataConfig, seed: int) -> Pool:
+    """Read, join and split what a configuration asks for.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Files or built-in names, columns, noise.
+    seed : int
+        Of noise and split.
+
+    Raises
+    ------
+    InputError
+        For every input that cannot be used, before anything is written.
+
+    Warns
+    -----
+    DataWarning
+        For a class without trusted rows, and for a class that occurs in one set only.
+    """
+    noisy, test = _read_noisy(config)
+    columns = _columns(config, noisy)
+    if config.test is not None:
+        test = _read(config.test, config, columns)
+    if config.trusted is not None:
+        trusted = _read(config.trusted, config, columns)
+        rows = _with_trusted(_noisy_rows(noisy, config, seed), trusted, noisy.has_ids)
+    elif config.n_trusted is not None:
+        rows = _with_drawn(_noisy_rows(noisy, config, seed), config, seed)
+    else:
+        raise InputError(
+            "no trusted rows: give a file of checked rows with --trusted FILE, "
+            "or --n-trusted N to draw them from a set whose right labels are known"
+        )
+    names = noisy.class_names or _class_names(rows)
+    return _index(rows, names, test, config, seed)
+
+
+def _read_noisy(config: DataConfig) -> tuple[Source, Source | None]:
+    if is_built_in(config.noisy):
+        return read_built_in(config.noisy, Path(config.data_dir) if config.data_dir else None)
+    return read_file(Path(config.noisy), Columns(config.id, config.label, config.text, config.features)), None
+
+
+def _columns(config: DataConfig, noisy: Source) -> Columns:
+    """Columns of the other files: the features are those that the noisy file was found to have."""
+    features = noisy.inputs.columns if noisy.inputs.kind == "numbers" else ()
+    return Columns(config.id, config.label, config.text, features)
+
+
+def _read(name: str, config: DataConfig, columns: Columns) -> Source:
+    if is_built_in(name):
+        return read_built_in(name, Path(config.data_dir) if config.data_dir else None)[1]
+    return read_file(Path(name), columns)
+
+
+def _noisy_rows(noisy: Source, config: DataConfig, seed: int) -> _Rows:
+    """The noisy set with its given labels, its truth where known, and no trusted row yet."""
+    nothing = np.full(len(noisy), None, dtype=object)
+    given, truth = noisy.labels, nothing
+    if config.noise is not None:
+        given, truth = _corrupt(noisy, config.noise, seed), noisy.labels
+    elif noisy.class_names:
+        truth = noisy.labels
+    if config.truth is not None:
+        if config.noise is not None:
+            raise InputError("--truth and --noise exclude each other: noise is laid over labels taken as right")
+        known = read_labels(Path(config.truth), Columns(config.id, config.label))
+        truth = np.array([known.get(row) for row in noisy.ids], dtype=object)
+        if all(label is None for label in truth):
+            raise InputError(f"{config.truth}: none of its ids occurs in {noisy.name}; is --id right?")
+    return _Rows(noisy.ids, noisy.inputs, given, nothing, truth, noisy.class_names)
+
+
+def _corrupt(noisy: Source, noise: str, seed: int) -> Labels:
+    names = noisy.class_names or tuple(sorted(set(noisy.labels)))
+    labels = _to_index(noisy.labels, names)
+    inputs = noisy.inputs.values if noisy.inputs.kind != "text" else None
+    drawn = apply_noise(
+        labels,
+        parse_noise(noise),
+        len(names),
+        child_seed(seed, "noise"),
+        inputs=inputs,
+        human=noisy.human,
+        class_names=names,
+        superclass=noisy.superclass,
+    )
+    return np.array(names, dtype=object)[drawn.labels]
+
+
+def _with_drawn(rows: _Rows, config: DataConfig, seed: int) -> _Rows:
+    known = np.array([label is not None for label in rows.truth])
+    if not known.any():
+        raise InputError("--n-trusted draws rows whose right label is known: give --truth FILE, or --trusted FILE")
+    index = _to_index(rows.truth, tuple(sorted(set(rows.truth[known]))))
+    drawn = draw_trusted(index, np.flatnonzero(known), config.n_trusted or 0, seed)
+    right, given = rows.right.copy(), rows.given.copy()
+    right[drawn] = rows.truth[drawn]
+    if not config.pairs:
+        given[drawn] = None
+    return replace(rows, right=right, given=given)
+
+
+def _with_trusted(rows: _Rows, trusted: Source, joinable: bool) -> _Rows:
+    """Noisy and trusted rows; a trusted row whose id is in the noisy set takes that row's place and given label."""
+    joinable = joinable and trusted.has_ids
+    ids = trusted.ids if trusted.has_ids else np.array([f"trusted-{row}" for row in trusted.ids], dtype=object)
+    given = trusted.given.copy()
+    keep = np.ones(len(rows.ids), dtype=bool)
+    if joinable:
+        position = {row: index for index, row in enumerate(rows.ids)}
+        for index, row in enumerate(ids):
+            if row in position:
+                keep[position[row]] = False
+                given[index] = rows.given[position[row]] if given[index] is None else given[index]
+    kept = np.flatnonzero(keep)
+    if not len(kept):
+        raise InputError(f"every row of the noisy set is also in {trusted.name}: there is nothing left to correct")
+    return _Rows(
+        ids=np.concatenate([rows.ids[kept], ids]),
+        inputs=rows.inputs.take(kept).join(trusted.inputs),
+        given=np.concatenate([rows.given[kept], given]),
+        right=np.concatenate([rows.right[kept], trusted.labels]),
+        truth=np.concatenate([rows.truth[kept], trusted.labels]),
+        class_names=rows.class_names,
+    )
+
+
+def _class_names(rows: _Rows) -> tuple[str, ...]:
+    """Every class that occurs, numbers in the order of their value, else by alphabet."""
+    names = {label for labels in (rows.given, rows.right) for label in labels if label is not None}
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def _to_index(labels: Labels, names: tuple[str, ...]) -> IntArray:
+    index = {name: k for k, name in enumerate(names)}
+    return np.array([NO_LABEL if label is None else index.get(label, NO_LABEL) for label in labels], dtype=np.int64)
+
+
+def _index(rows: _Rows, names: tuple[str, ...], test: Source | None, config: DataConfig, seed: int) -> Pool:
+    if len(names) < 2:
+        raise InputError(
+            f"only one class occurs ({', '.join(names)!r}): there is nothing to tell apart; is --label right?"
+        )
+    _check_known(rows.truth, names, config.truth or config.noisy)
+    given, right, truth = (_to_index(labels, names) for labels in (rows.given, rows.right, rows.truth))
+    trusted = np.flatnonzero(right != NO_LABEL)
+    _check_trusted(given, right, names)
+    tested = None
+    if test is not None:
+        _check_known(test.labels, names, test.name)
+        tested = TestSet(test.inputs, _to_index(test.labels, names))
+    split = make_split(right, trusted, config.heldout_fraction, seed)
+    return Pool(rows.ids, rows.inputs, given, right, truth, names, split, tested)
+
+
+def _check_known(labels: Labels, names: tuple[str, ...], source: str) -> None:
+    known = set(names)
+    for row, label in enumerate(labels):
+        if label is not None and label not in known:
+            raise InputError(
+                f"{source}: row {row + 1} has the label {label!r}, which occurs in neither the noisy nor the trusted "
+                f"set; known: {', '.join(names[:10])}"
+            )
+
+
+def _check_trusted(given: IntArray, right: IntArray, names: tuple[str, ...]) -> None:
+    n_classes = len(names)
+    trusted = np.bincount(right[right != NO_LABEL], minlength=n_classes)
+    noisy = np.bincount(given[right == NO_LABEL], minlength=n_classes)
+    if trusted.max() < 2:
+        raise InputError(
+            f"no class has two trusted rows ({trusted.sum()} in all): half of them train and half judge, "
+            f"so check more rows, at least a few of each class"
+        )
+    for k, name in enumerate(names):
+        if not trusted[k]:
+            _warn(f"class {name!r} has no trusted row: it can hardly be corrected; check a few rows of it")
+        elif not noisy[k]:
+            _warn(f"class {name!r} occurs in the trusted set only, never as a given label")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=2)

@@ -1,0 +1,1 @@
+"""From a trained method to the label table."""

@@ -1,0 +1,96 @@
+"""One streaming pass over the training rows in evaluation mode: what each label should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ebomlc.methods import Method
+from ebomlc.records import NO_LABEL, FloatArray, IntArray, LabelTable
+
+CORRECTION_BATCH = 1000
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What one chunk says, before names are put to classes."""
+
+    suggested: IntArray
+    confidence: FloatArray
+    quality: FloatArray
+    predicted: IntArray
+    predicted_confidence: FloatArray
+
+
+@torch.no_grad()
+def correct(
+    method: Method,
+    inputs: Array,
+    given: IntArray,
+    right: IntArray,
+    ids: npt.NDArray[np.object_],
+    class_names: Sequence[str],
+) -> LabelTable:
+    """Suggest a label for every row.
+
+    Parameters
+    ----------
+    method : Method
+        Trained.
+    inputs : array, shape [N, ...]
+        Encoded inputs.
+    given, right : int64 arrays, shape [N]
+        Given labels, and the right labels of trusted rows; `NO_LABEL` where there is none. A trusted row keeps its
+        right label: it was checked, and nothing is suggested against it.
+    ids : object array of str, shape [N]
+        The user's ids.
+    class_names : sequence of str, length K
+        Class k's name.
+
+    Returns
+    -------
+    LabelTable
+        Rows in the order of `ids`.
+    """
+    method.model.eval()
+    device = next(method.model.parameters()).device
+    chunks = [
+        _correct_chunk(method, torch.as_tensor(inputs[rows]).to(device), given[rows], right[rows])
+        for rows in (slice(start, start + CORRECTION_BATCH) for start in range(0, len(ids), CORRECTION_BATCH))
+    ]
+    joined = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Columns.__dataclass_fields__}
+    names = np.array([*class_names, None], dtype=object)  # NO_LABEL is the last entry
+    return LabelTable(
+        id=ids,
+        given_label=names[given],
+        suggested_label=names[joined["suggested"]],
+        suggestion_confidence=joined["confidence"],
+        label_quality=joined["quality"],
+        is_label_issue=(given != NO_LABEL) & (joined["suggested"] != given),
+        predicted_label=names[joined["predicted"]],
+        predicted_confidence=joined["predicted_confidence"],
+        is_trusted=right != NO_LABEL,
+    )
+
+
+def _correct_chunk(method: Method, inputs: Tensor, given: IntArray, right: IntArray) -> _Columns:
+    predicted = _numpy(method.model(inputs).logits.softmax(1))
+    # a trusted row without a given label needs some label to be asked about; its answer is replaced below
+    asked = torch.as_tensor(np.where(given == NO_LABEL, right, given)).to(inputs.device)
+    suggested = _numpy(method.suggest(inputs, asked))
+    is_trusted = right != NO_LABEL
+    suggested[is_trusted] = np.eye(suggested.shape[1])[right[is_trusted]]
+    quality = suggested[np.arange(len(given)), given]
+    quality[given == NO_LABEL] = np.nan
+    return _Columns(suggested.argmax(1), suggested.max(1), quality, predicted.argmax(1), predicted.max(1))
+
+
+def _numpy(probabilities: Tensor) -> FloatArray:
+    return probabilities.double().cpu().numpy()

@@ -1,0 +1,178 @@
+"""The seam that everything hangs on: what a method is, what it is given, and the registry of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ebomlc.bilevel.inner import Optimizer
+from ebomlc.config import build
+from ebomlc.errors import unknown_name
+from ebomlc.models import Corrector, CorrectorSettings, MainModel
+from ebomlc.records import Batch, StepReport
+
+
+def identity(gradient: Tensor) -> Tensor:
+    """The average of a flat gradient over the ranks of a run with one rank."""
+    return gradient
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step is told by the engine.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate of the main model in this step.
+    progress : float in [0, 1)
+        Share of the steps already done.
+    reduce : callable
+        Averages a flat gradient over ranks. To be called on every gradient before it enters an inner product.
+    """
+
+    lr: float
+    progress: float
+    reduce: Callable[[Tensor], Tensor] = identity
+
+
+@dataclass(frozen=True)
+class EpochContext:
+    """What a method is told before an epoch.
+
+    Attributes
+    ----------
+    epoch, epochs : int
+        Number of this epoch, from 0, and of all epochs.
+    noisy, trusted : callable
+        Each call gives one pass over the noisy rows, or over the trusted rows that train, without augmentation.
+    """
+
+    epoch: int
+    epochs: int
+    noisy: Callable[[], Iterator[Batch]]
+    trusted: Callable[[], Iterator[Batch]]
+
+
+class Method(Protocol):
+    """A way to train on noisy and trusted rows. Knows nothing of files, progress bars or ranks."""
+
+    @property
+    def model(self) -> MainModel:
+        """The main model that predictions are made with."""
+        ...
+
+    def begin_epoch(self, context: EpochContext) -> None:
+        """Phases, passes over the full set, schedules."""
+        ...
+
+    def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """One optimizer step of the main model, and of whatever else the method trains."""
+        ...
+
+    def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
+        """Distribution [n, K] of the right label of rows [n, ...] with given labels [n]; evaluation mode is on."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the method holds besides the main model's weights."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is built from.
+
+    Attributes
+    ----------
+    make_model : callable
+        Gives a freshly initialised main model on the run's device, in its memory format.
+    n_classes : int
+        K.
+    optimizer : Optimizer
+        The main model's.
+    autocast : callable
+        Context in which every forward of the main model runs: bfloat16, or nothing.
+    joint_forward : bool
+        Noisy and trusted training rows go through the main model as one batch (shared batch statistics) or as two.
+    """
+
+    make_model: Callable[[], MainModel]
+    n_classes: int
+    optimizer: Optimizer
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    joint_forward: bool = False
+
+    def make_corrector(self, model: MainModel, settings: CorrectorSettings) -> Corrector:
+        """A freshly initialised corrector beside `model`, in its dtype and on its device."""
+        weight = model.head.weight
+        return Corrector(model.feature_dim, self.n_classes, settings).to(weight.device, weight.dtype)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method in the registry.
+
+    Attributes
+    ----------
+    name, summary : str
+        What users write, and one line that says what it does.
+    settings : type
+        Frozen dataclass of its hyper-parameters.
+    create : callable
+        From settings and `Setup` to the method.
+    uses_gap : bool
+        Takes differences of gradients at nearby weights, which need float32.
+    needs_truth : bool
+        Reads the right labels of noisy rows (only `oracle`).
+    min_epochs : int
+        Fewer make no sense, for a method with phases.
+    """
+
+    name: str
+    summary: str
+    settings: type[Any]
+    create: Callable[[Any, Setup], Method]
+    uses_gap: bool = False
+    needs_truth: bool = False
+    min_epochs: int = 1
+
+    def parse_settings(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - each method has its own dataclass
+        """Settings from the table [method.settings]; raises InputError for what it does not know."""
+        return build(self.settings, values, f"[method.settings] of {self.name}")
+
+
+METHODS: dict[str, Entry] = {}
+
+
+def register(entry: Entry) -> Entry:
+    """Add a method to the registry; called once per method where it is defined."""
+    METHODS[entry.name] = entry
+    return entry
+
+
+def find_method(name: str) -> Entry:
+    """The registry's entry, or InputError with the nearest name."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+def module_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """State dictionaries of several modules as one, keys prefixed by the name."""
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
+def load_module_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Take back what `module_state` gave."""
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

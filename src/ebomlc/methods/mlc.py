@@ -1,0 +1,232 @@
+"""Meta label correction by the exact hypergradient, and its naive barrier extension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ebomlc.bilevel.barrier import barrier_coefficient, gap_pullback
+from ebomlc.bilevel.hypergradient import forward_hypergradient
+from ebomlc.bilevel.inner import step_sensitivity
+from ebomlc.bilevel.lookahead import RandomReplay, frozen_statistics
+from ebomlc.errors import InputError, unknown_name
+from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, load_module_state, module_state, register
+from ebomlc.methods.learner import (
+    CorrectorLearner,
+    Learner,
+    gap_measures,
+    halve,
+    log_probabilities,
+    lower_loss,
+    suggest_with,
+)
+from ebomlc.models import CorrectorSettings, MainModel
+from ebomlc.records import Batch, StepReport
+
+
+@dataclass(frozen=True)
+class MlcSettings:
+    """Meta label correction.
+
+    Attributes
+    ----------
+    corrector_lr : float
+        Adam's learning rate of the corrector.
+    corrector : CorrectorSettings
+        Its shape.
+    """
+
+    corrector_lr: float = 1e-3
+    corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
+
+
+class Mlc:
+    """Meta label correction (Zheng et al. 2021), METHOD.md section 2.
+
+    The corrector follows the exact gradient of the upper loss through one step of the main optimizer, taken in
+    forward mode: one Jacobian-vector product instead of a second derivative. That same step is the main model's
+    training step, so that noisy rows cost one forward and backward and one Jacobian-vector product.
+    """
+
+    def __init__(self, settings: MlcSettings, setup: Setup) -> None:
+        self.main = Learner(setup)
+        self.corrector = CorrectorLearner(self.main, settings.corrector, settings.corrector_lr)
+
+    @property
+    def model(self) -> MainModel:
+        """The main model."""
+        return self.main.model
+
+    def begin_epoch(self, context: EpochContext) -> None:
+        """Nothing changes between epochs."""
+
+    def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """One step of the main optimizer on the lower loss, one Adam step on the hypergradient."""
+        main, corrector = self.main, self.corrector
+        training_half, heldout_half = halve(trusted)
+        n_rows = len(noisy) + len(training_half)
+        replay = RandomReplay(main.model)
+        output = main.forward_lower(noisy, training_half)
+        targets = corrector(output.noisy.features, noisy.given)
+        lower = lower_loss(output, targets, training_half)
+        gradient = context.reduce(main.flat.gradient(lower))
+        weights = main.flat.vector.clone()
+        after, state = main.look_ahead(gradient, context.lr)
+
+        main.flat.assign(after)
+        with frozen_statistics(main.model):
+            upper = F.cross_entropy(main.forward(heldout_half.inputs).logits, heldout_half.right)
+        upper_gradient = context.reduce(main.flat.gradient(upper))
+
+        # the Jacobian-vector product belongs to the weights before the step
+        main.flat.assign(weights)
+        sensitivity = step_sensitivity(gradient, main.state, main.setup.optimizer, context.lr)
+        with frozen_statistics(main.model), replay.again():
+            hypergradient = forward_hypergradient(
+                main.noisy_log_probabilities(noisy, training_half),
+                main.flat.unflatten(main.flat.vector),
+                main.flat.unflatten(sensitivity * upper_gradient),
+                targets,
+                corrector.flat,
+                n_rows,
+            )
+        corrector.take_step(context.reduce(hypergradient))
+        main.flat.assign(after)
+        main.state = state
+        return StepReport(lower.detach(), {"upper_loss": upper.detach()})
+
+    def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
+        """The corrector's distribution."""
+        return suggest_with(self.main, self.corrector, inputs, given)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The corrector."""
+        return module_state({"corrector": self.corrector.network})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back the corrector."""
+        load_module_state({"corrector": self.corrector.network}, state)
+
+
+@dataclass(frozen=True)
+class MlcBarrierSettings:
+    """The naive barrier extension of meta label correction.
+
+    Attributes
+    ----------
+    inner_steps : int, >= 1
+        T: plain gradient steps on the lower loss, that only serve to measure the gap.
+    delta : float in [0, 1]
+        Share of the gap's squared norm that the outer step must keep.
+    gap_gradient : {"constant", "difference"}
+        dQ/dw with w_T held constant (Ye et al. 2022), or dL/dw(w) - dL/dw(w_T) as the authors' code has it.
+    corrector_lr : float
+        Adam's learning rate of the corrector.
+    corrector : CorrectorSettings
+        Its shape.
+    """
+
+    inner_steps: int = 5
+    delta: float = 0.5
+    gap_gradient: str = "constant"
+    corrector_lr: float = 1e-3
+    corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
+
+    def __post_init__(self) -> None:
+        """Check ranges and names."""
+        if self.inner_steps < 1:
+            raise InputError(f"[method.settings] inner_steps is {self.inner_steps}: must be at least 1")
+        if self.gap_gradient not in GAP_GRADIENTS:
+            raise unknown_name("gap_gradient", self.gap_gradient, GAP_GRADIENTS)
+
+
+GAP_GRADIENTS = ("constant", "difference")
+
+
+class MlcBarrier:
+    """Label correction by a value-function gap alone (BOME of Ye et al. 2022), METHOD.md section 2.
+
+    T plain gradient steps from w measure the gap; they are then undone. The main model follows dF/dw + beta dQ/dw,
+    the corrector beta dQ/da.
+    """
+
+    def __init__(self, settings: MlcBarrierSettings, setup: Setup) -> None:
+        self.settings = settings
+        self.main = Learner(setup)
+        self.corrector = CorrectorLearner(self.main, settings.corrector, settings.corrector_lr)
+
+    @property
+    def model(self) -> MainModel:
+        """The main model."""
+        return self.main.model
+
+    def begin_epoch(self, context: EpochContext) -> None:
+        """Nothing changes between epochs."""
+
+    def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """T steps to measure the gap, undone; then one step of main optimizer and corrector."""
+        main, corrector = self.main, self.corrector
+        training_half, heldout_half = halve(trusted)
+        n_main, n_rows = len(main.flat), len(noisy) + len(training_half)
+        weights = main.flat.vector.clone()
+        replay = RandomReplay(main.model)
+        before = main.forward_lower(noisy, training_half)
+        targets = corrector(before.noisy.features, noisy.given)
+        lower = lower_loss(before, targets, training_half)
+        gradient = context.reduce(main.flat.gradient(lower))
+        with frozen_statistics(main.model):
+            upper = F.cross_entropy(main.forward(heldout_half.inputs).logits, heldout_half.right)
+            upper_gradient = main.flat.gradient(upper)
+
+            main.flat.assign(weights - context.lr * gradient)
+            for _ in range(self.settings.inner_steps - 1):
+                with replay.again():
+                    loss = lower_loss(main.forward_lower(noisy, training_half), targets, training_half)
+                main.flat.assign(main.flat.vector - context.lr * context.reduce(main.flat.gradient(loss)))
+            with replay.again():
+                after = main.forward_lower(noisy, training_half)
+        lower_after = lower_loss(after, targets, training_half)
+
+        gap_main = gradient
+        if self.settings.gap_gradient == "difference":
+            gap_main = gradient - context.reduce(main.flat.gradient(lower_after))
+        main.flat.assign(weights)
+        gap_corrector = gap_pullback(
+            targets, log_probabilities(before), log_probabilities(after), corrector.flat, n_rows
+        )
+        reduced = context.reduce(torch.cat([gap_corrector, upper_gradient]))
+        gap_corrector, upper_gradient = reduced[: len(corrector.flat)], reduced[len(corrector.flat) :]
+        gap = torch.cat([gap_main, gap_corrector])
+        upper_both = torch.cat([upper_gradient, torch.zeros_like(gap_corrector)])
+        beta = barrier_coefficient(gap, upper_both, slice(n_main), xi=1.0, delta=self.settings.delta)
+        main.take_step(upper_gradient + beta * gap_main, context.lr)
+        corrector.take_step(beta * gap_corrector)
+        return StepReport(lower.detach(), gap_measures(lower, lower_after, beta, upper))
+
+    def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
+        """The corrector's distribution."""
+        return suggest_with(self.main, self.corrector, inputs, given)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The corrector."""
+        return module_state({"corrector": self.corrector.network})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back the corrector."""
+        load_module_state({"corrector": self.corrector.network}, state)
+
+
+register(Entry("mlc", "meta label correction: exact one-step hypergradient, in forward mode", MlcSettings, Mlc))
+register(
+    Entry(
+        "mlc-barrier",
+        "label correction by a value-function gap alone, without EBOMLC's ingredients",
+        MlcBarrierSettings,
+        MlcBarrier,
+        uses_gap=True,
+    )
+)

@@ -1,0 +1,426 @@
+"""The whole job: from a configuration to a run folder with a classifier and a table of suggested labels."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from ebomlc.config import MethodConfig, RunConfig, automatic_epochs, build, read_toml, to_dict, to_toml
+from ebomlc.data.augment import random_crop_flip
+from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder, save_encoder
+from ebomlc.data.loader import PairedLoader
+from ebomlc.data.pool import Pool, load_pool
+from ebomlc.data.splits import split_hash
+from ebomlc.errors import InputError, TrainingDivergedError
+from ebomlc.labels.correct import correct
+from ebomlc.methods import Method, Setup, find_method
+from ebomlc.models import InputShape, MainModel, build_model, choose_model
+from ebomlc.records import Batch, IntArray, LabelTable
+from ebomlc.seeding import seed_global
+from ebomlc.training import engine
+from ebomlc.training.checkpoint import save_state, write_atomically
+from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
+from ebomlc.training.engine import Training
+from ebomlc.training.trackers import CsvTracker
+
+Say = Callable[[str], None]
+
+CONFIG, SUMMARY, LABELS, METRICS = "config.toml", "summary.json", "labels.parquet", "metrics.csv"
+CROP_PADDING = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+        Everything that was written; see the README.
+    summary : dict
+        What ``summary.json`` holds.
+    labels : LabelTable
+        What ``labels.parquet`` holds.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    labels: LabelTable
+
+
+def fit(
+    noisy: str | Path = "",
+    *,
+    trusted: str | Path | None = None,
+    n_trusted: int | None = None,
+    pairs: bool | None = None,
+    test: str | Path | None = None,
+    truth: str | Path | None = None,
+    id: str | None = None,
+    label: str | None = None,
+    text: str | None = None,
+    features: Sequence[str] = (),
+    noise: str | None = None,
+    method: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    epochs: int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    data_dir: str | Path | None = None,
+    config: str | Path | None = None,
+    out: str | Path,
+    overwrite: bool = False,
+    say: Say | None = None,
+) -> Run:
+    """Train a classifier on noisy and trusted rows and suggest a label for every row.
+
+    Every argument is the command line's option of the same name; what is None comes from `config`, else from the
+    defaults of `ebomlc.config`.
+
+    Parameters
+    ----------
+    noisy : str or Path
+        The large set: a CSV or TSV file, or ``digits``, ``fashion-mnist``, ``cifar10``.
+    trusted : str or Path, optional
+        A file of checked rows, whose label column holds the right label and ``given_label``, if there is such a
+        column, the label before the check.
+    n_trusted : int, optional
+        Instead: draw this many rows of `noisy`, whose right labels are known.
+    pairs : bool, optional
+        The drawn rows keep the label they were given.
+    test, truth : str or Path, optional
+        Test rows with right labels; right labels (id, label) of `noisy`. For scoring only.
+    id, label, text : str, optional
+        Columns.
+    features : sequence of str
+        Numeric columns; empty means all.
+    noise : str, optional
+        Noise model to lay over the labels, such as ``"flip:0.4"``.
+    method, model : str, optional
+        Names; see ``ebomlc fit --help``.
+    settings : mapping, optional
+        Hyper-parameters of the method, by name.
+    epochs, seed : int, optional
+        Passes over the noisy set; seed of everything drawn.
+    device : str, optional
+        ``auto``, ``cpu`` or ``cuda``.
+    data_dir : str or Path, optional
+        Folder of official files.
+    config : str or Path, optional
+        A TOML file such as the ``config.toml`` of an earlier run.
+    out : str or Path
+        The run folder to write.
+    overwrite : bool
+        Replace a run that is there.
+    say : callable, optional
+        Takes lines that say what is being done; also switches the progress bar on.
+
+    Returns
+    -------
+    Run
+        Folder, summary and label table.
+
+    Raises
+    ------
+    InputError
+        Where anything given cannot be used; nothing has been written then.
+    TrainingDivergedError
+        Where the loss stopped being a number in the first epoch.
+    """
+    tables = read_toml(Path(config)) if config is not None else {}
+    given = {
+        "data": {
+            "noisy": str(noisy) or None,
+            "trusted": _text(trusted),
+            "n_trusted": n_trusted,
+            "pairs": pairs,
+            "test": _text(test),
+            "truth": _text(truth),
+            "id": id,
+            "label": label,
+            "text": text,
+            "features": tuple(features) or None,
+            "noise": noise,
+            "data_dir": _text(data_dir),
+        },
+        "method": {"name": method, "settings": settings},
+        "model": {"name": model},
+        "training": {"epochs": epochs, "device": device},
+    }
+    merged: dict[str, Any] = {"data": {}, **tables}
+    for table, values in given.items():
+        merged[table] = {**merged.get(table, {}), **{key: value for key, value in values.items() if value is not None}}
+    if seed is not None:
+        merged["seed"] = seed
+    return run(build(RunConfig, merged, "the configuration"), Path(out), overwrite=overwrite, say=say)
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | None = None) -> Run:
+    """Do the whole job of a configuration; see `fit`."""
+    started = time.monotonic()
+    _check_folder(out, overwrite)
+    job = _prepare(config, say or _silent)
+    _create_folder(out, job)
+    try:
+        training = engine.fit(
+            job.method,
+            job.loader,
+            job.heldout,
+            job.config.training,
+            job.epochs,
+            CsvTracker(out / METRICS),
+            quiet=say is None,
+        )
+    except TrainingDivergedError:
+        shutil.rmtree(out)
+        raise
+    engine.restore(job.method, training.last)
+    test_last = _test_accuracies(job)
+    engine.restore(job.method, training.chosen)
+    test_chosen = _test_accuracies(job)
+    pool = job.pool
+    labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
+    write_atomically(out / LABELS, lambda path: labels.to_frame().to_parquet(path, index=False))
+    save_state(out / "main.safetensors", job.method.model.state_dict())
+    save_state(out / "method.safetensors", job.method.state_dict())
+    summary = {
+        **_describe(job, training),
+        "test_accuracy": test_chosen["accuracy"],
+        "test_accuracy_last": test_last["accuracy"],
+        "test_balanced_accuracy": test_chosen["balanced_accuracy"],
+        **_label_accuracies(pool, labels),
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
+    write_atomically(out / SUMMARY, lambda path: path.write_text(json.dumps(summary, indent=2) + "\n", "utf-8"))
+    return Run(out, summary, labels)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a run needs, made before anything is written."""
+
+    config: RunConfig
+    pool: Pool
+    encoder: Encoder
+    encoded: npt.NDArray[Any]
+    precision: Precision
+    method: Method
+    loader: PairedLoader
+    heldout: Batch
+    epochs: int
+
+
+def _prepare(config: RunConfig, say: Say) -> _Job:
+    entry = find_method(config.method.name)
+    settings = entry.parse_settings(config.method.settings)
+    device = choose_device(config.training.device)
+    pool = load_pool(config.data, config.seed)
+    if entry.needs_truth and len(pool.scored) < len(pool.split.noisy):
+        raise InputError(f"method {entry.name!r} trains on the right labels of all noisy rows: give --truth FILE")
+    encoder = fit_encoder(pool.inputs)
+    encoded = encoder.encode(pool.inputs)
+    shape = _input_shape(encoder, encoded)
+    model_name = choose_model(config.model.name, shape)
+    if pool.test is not None:
+        encoder.encode(pool.test.inputs.take(np.arange(1)))  # a test set of another shape fails now, not at the end
+
+    def make_model() -> MainModel:
+        return place(build_model(replace(config.model, name=model_name), shape, pool.n_classes), device)
+
+    seed_global(config.seed)
+    loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth)
+    epochs = config.training.epochs or automatic_epochs(len(loader))
+    if epochs < entry.min_epochs:
+        raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
+    probe = loader.noisy[slice(0, loader.batch_size)]
+    precision = choose_precision(config.training, make_model, probe, uses_gap=entry.uses_gap)
+    setup = Setup(
+        make_model,
+        pool.n_classes,
+        make_optimizer(config.training),
+        precision.autocast,
+        config.training.joint_forward,
+    )
+    effective = replace(
+        config,
+        model=replace(config.model, name=model_name),
+        method=MethodConfig(entry.name, to_dict(settings)),
+        training=replace(config.training, epochs=epochs),
+    )
+    say(_announcement(effective, pool, precision, device, len(loader)))
+    heldout = _rows(pool, encoded, pool.split.heldout, device)
+    return _Job(effective, pool, encoder, encoded, precision, entry.create(settings, setup), loader, heldout, epochs)
+
+
+def _input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:
+    if isinstance(encoder, ImageEncoder):
+        return InputShape(encoded.shape[1:], tuple(encoder.mean), tuple(encoder.std))
+    return InputShape(encoded.shape[1:])
+
+
+def _rows(pool: Pool, encoded: npt.NDArray[Any], rows: IntArray, device: torch.device, *, truth: bool = False) -> Batch:
+    right = pool.truth if truth else pool.right
+    return Batch(
+        torch.as_tensor(encoded[rows]).to(device),
+        torch.as_tensor(pool.given[rows]).to(device),
+        torch.as_tensor(right[rows]).to(device),
+        torch.as_tensor(rows).to(device),
+    )
+
+
+def _make_loader(
+    config: RunConfig, pool: Pool, encoded: npt.NDArray[Any], device: torch.device, *, needs_truth: bool
+) -> PairedLoader:
+    is_colour = encoded.ndim == 4 and encoded.shape[1] == 3
+    wanted = config.training.augment if config.training.augment is not None else is_colour
+    if wanted and encoded.ndim != 4:
+        raise InputError("training.augment crops and flips images, but the rows are not images: leave it out")
+    return PairedLoader(
+        _rows(pool, encoded, pool.split.noisy, device, truth=needs_truth),
+        _rows(pool, encoded, pool.split.trusted, device),
+        batch_size=config.training.batch_size,
+        trusted_batch_size=config.training.trusted_batch_size,
+        seed=config.seed,
+        augment=(lambda images, generator: random_crop_flip(images, CROP_PADDING, generator)) if wanted else None,
+    )
+
+
+def _announcement(
+    config: RunConfig, pool: Pool, precision: Precision, device: torch.device, steps_per_epoch: int
+) -> str:
+    split = pool.split
+    noise = pool.measured_noise
+    return "\n".join(
+        [
+            f"{len(split.noisy):,} noisy rows, {len(split.trusted):,} trusted rows that train, "
+            f"{len(split.heldout):,} that are only watched; {pool.n_classes} classes",
+            f"measured noise: {'not known' if noise is None else f'{noise:.1%} of the given labels are wrong'}",
+            f"method {config.method.name}, model {config.model.name}, {config.training.epochs} epochs of "
+            f"{steps_per_epoch} steps on {device}, {precision.name} ({precision.reason})",
+        ]
+    )
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; --out names a folder to make")
+    if not any(out.iterdir()):
+        return
+    if not (out / CONFIG).exists():
+        raise InputError(f"{out} is not empty and holds no run; choose another folder, nothing in it was touched")
+    if not overwrite:
+        raise InputError(f"{out} already holds a run; choose another folder, or replace it with --overwrite")
+
+
+def _create_folder(out: Path, job: _Job) -> None:
+    if out.exists():
+        shutil.rmtree(out)
+    (out / "encoder").mkdir(parents=True)
+    write_atomically(out / CONFIG, lambda path: path.write_text(to_toml(job.config), "utf-8"))
+    write_atomically(out / "split.npz", lambda path: _save_split(job.pool, path))
+    save_encoder(job.encoder, job.pool.inputs.kind, job.pool.class_names, out / "encoder")
+
+
+def _save_split(pool: Pool, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, ids=pool.ids.astype(str), **pool.split.arrays())
+
+
+def _test_accuracies(job: _Job) -> dict[str, float | None]:
+    test = job.pool.test
+    if test is None:
+        return {"accuracy": None, "balanced_accuracy": None}
+    inputs = torch.as_tensor(job.encoder.encode(test.inputs))
+    predicted = engine.predict(job.method, inputs.to(job.heldout.inputs.device)).argmax(1).cpu().numpy()
+    return {
+        "accuracy": float((predicted == test.labels).mean()),
+        "balanced_accuracy": float(balanced_accuracy_score(test.labels, predicted)),
+    }
+
+
+def _label_accuracies(pool: Pool, labels: LabelTable) -> dict[str, float | None]:
+    """Shares of the noisy rows of known truth whose given, and whose suggested label is right."""
+    rows = pool.scored
+    if not len(rows):
+        return {"given_label_accuracy": None, "suggested_label_accuracy": None}
+    truth = np.array(pool.class_names, dtype=object)[pool.truth[rows]]
+    return {
+        "given_label_accuracy": float((labels.given_label[rows] == truth).mean()),
+        "suggested_label_accuracy": float((labels.suggested_label[rows] == truth).mean()),
+    }
+
+
+def _describe(job: _Job, training: Training) -> dict[str, Any]:
+    split, config = job.pool.split, job.config
+    return {
+        "method": config.method.name,
+        "model": config.model.name,
+        "seed": config.seed,
+        "commit": _commit(),
+        "versions": {name: version(name) for name in ("ebomlc", "torch", "numpy", "scikit-learn")}
+        | {"python": platform.python_version()},
+        "data": config.data.noisy,
+        "noise": config.data.noise,
+        "n_noisy": len(split.noisy),
+        "n_trusted": len(split.trusted) + len(split.heldout),
+        "n_heldout": len(split.heldout),
+        "n_classes": job.pool.n_classes,
+        "split_sha256": split_hash(split),
+        "measured_noise": job.pool.measured_noise,
+        "epochs": training.epochs,
+        "steps": training.steps,
+        "chosen_epoch": training.chosen.epoch,
+        "diverged": None if training.divergence is None else str(training.divergence),
+        "device": str(job.heldout.inputs.device),
+        "precision": job.precision.name,
+        "heldout_accuracy": training.chosen.heldout_accuracy,
+        "heldout_accuracy_last": training.last.heldout_accuracy,
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the source that runs, with ``+changes`` where the tree differs; None outside a checkout of it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "run.py")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _peak_memory_mb() -> float:
+    """Most memory this process has held: on the GPU where one was used, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
