@@ -33,7 +33,7 @@ from ebomlc.records import Batch, IntArray, LabelTable
 from ebomlc.seeding import seed_global
 from ebomlc.training import engine
 from ebomlc.training.checkpoint import save_state, write_atomically
-from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
+from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place, suitable_threads
 from ebomlc.training.engine import Training
 from ebomlc.training.trackers import CsvTracker
 
@@ -181,15 +181,16 @@ def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | Non
     job = _prepare(config, say or _silent)
     _create_folder(out, job)
     try:
-        training = engine.fit(
-            job.method,
-            job.loader,
-            job.heldout,
-            job.config.training,
-            job.epochs,
-            CsvTracker(out / METRICS),
-            quiet=say is None,
-        )
+        with suitable_threads(job.method.model):
+            training = engine.fit(
+                job.method,
+                job.loader,
+                job.heldout,
+                job.config.training,
+                job.epochs,
+                CsvTracker(out / METRICS),
+                quiet=say is None,
+            )
     except TrainingDivergedError:
         shutil.rmtree(out)
         raise

@@ -179,7 +179,7 @@ class TextEncoder:
         except ValueError as error:
             raise InputError(f"column {inputs.columns[0]!r} holds no words to learn from: {error}") from error
         tfidf = sparse.csr_matrix(sparse.hstack(parts))
-        n_components = min(TEXT_COMPONENTS, min(tfidf.shape) - 1)
+        n_components = min(TEXT_COMPONENTS, len(inputs) - 1, tfidf.shape[1] - 1)  # type: ignore[index]
         svd = TruncatedSVD(n_components, random_state=0).fit(tfidf)
         encoder = cls(inputs.columns, words, characters, np.asarray(svd.components_, np.float32), 1.0)
         scale = 1 / encoder.encode(inputs).std()

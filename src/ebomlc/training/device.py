@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,9 @@ from ebomlc.records import Batch
 
 SAFE_COSINE = 0.95
 """Below this cosine with float32, the direction of the gap in bfloat16 counts as lost."""
+
+SMALL_MODEL = 1_000_000
+"""Parameters of a model without convolutions from which several threads pay."""
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
@@ -65,6 +68,21 @@ def place(model: MainModel, device: torch.device) -> MainModel:
     if is_convolutional(model):
         return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device)
+
+
+@contextmanager
+def suitable_threads(model: MainModel) -> Iterator[None]:
+    """One processor thread inside, where the model is too small to share: handing work over costs more than it saves.
+
+    On a machine that is busy otherwise, waiting for a second thread has cost a hundredfold.
+    """
+    small = not is_convolutional(model) and sum(p.numel() for p in model.parameters()) < SMALL_MODEL
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
