@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -63,7 +64,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading a file."""
-        _require(self.noisy != "", "no noisy set: give a file or a built-in name")
+        _require(self.noisy != "", "no noisy set: give a file, or a built-in name such as digits")
         _require(
             self.trusted is None or self.n_trusted is None,
             "--trusted and --n-trusted exclude each other: give the file of checked rows, or how many to draw",
@@ -72,8 +73,18 @@ class DataConfig:
             self.n_trusted is None or self.n_trusted >= 1,
             f"--n-trusted is {self.n_trusted}: without trusted rows nothing can be corrected; give at least 2",
         )
+        self._check_columns()
+        _require(
+            0 <= self.heldout_fraction <= 0.5, f"data.heldout_fraction is {self.heldout_fraction}: must be in [0, 0.5]"
+        )
+
+    def _check_columns(self) -> None:
         _require(self.text is None or not self.features, "--text and --features exclude each other: give one")
-        _require(0 <= self.heldout_fraction <= 0.5, f"heldout_fraction is {self.heldout_fraction}: must be in [0, 0.5]")
+        inputs = self.features if self.text is None else (self.text,)
+        for name in inputs:
+            _require(inputs.count(name) == 1, f"--features names column {name!r} twice: once is enough")
+            _require(name != self.label, f"column {name!r} is the label: it cannot be what the label is learnt from")
+        _require(self.id != self.label, f"--id and --label both name column {self.id!r}: give two columns")
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,11 @@ class TrainingConfig:
         Of the main model.
     lr : float
         Peak learning rate.
+    momentum, nesterov
+        Of SGD.
+    weight_decay : float, optional
+        Coupled into SGD's step, decoupled under AdamW. By default 5e-4 for networks with convolutions and
+        `automatic_weight_decay` for others.
     lr_floor : float in [0, 1]
         The schedule ends at ``lr_floor * lr``; the gap of EBOMLC vanishes with the rate, so it must not reach zero.
     schedule : {"cosine", "step", "constant"}
@@ -133,7 +149,7 @@ class TrainingConfig:
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
-    weight_decay: float = 5e-4
+    weight_decay: float | None = None
     lr_floor: float = 0.01
     schedule: str = "cosine"
     joint_forward: bool = False
@@ -145,8 +161,17 @@ class TrainingConfig:
         """Check ranges and names."""
         _require(self.epochs is None or self.epochs >= 1, f"--epochs is {self.epochs}: at least one epoch is needed")
         _require(self.batch_size >= 2, f"training.batch_size is {self.batch_size}: must be at least 2")
-        _require(self.trusted_batch_size >= 2, "training.trusted_batch_size must be at least 2, one row for each half")
-        _require(self.lr > 0, f"training.lr is {self.lr}: must be positive")
+        _require(
+            self.trusted_batch_size >= 2,
+            f"training.trusted_batch_size is {self.trusted_batch_size}: must be at least 2, one row for each half",
+        )
+        _require(0 < self.lr < math.inf, f"training.lr is {self.lr}: must be positive")
+        _require(0 <= self.momentum < 1, f"training.momentum is {self.momentum}: must be in [0, 1)")
+        _require(self.momentum > 0 or not self.nesterov, "training.nesterov needs a training.momentum above 0")
+        _require(
+            self.weight_decay is None or 0 <= self.weight_decay < math.inf,
+            f"training.weight_decay is {self.weight_decay}: must not be negative",
+        )
         _require(0 <= self.lr_floor <= 1, f"training.lr_floor is {self.lr_floor}: must be in [0, 1]")
         for name, value, known in (
             ("optimizer", self.optimizer, ("sgd", "adamw")),
@@ -158,14 +183,30 @@ class TrainingConfig:
                 raise unknown_name(name, value, known)
 
 
-AUTO_STEPS = 4000
-AUTO_EPOCHS = (15, 120)
+AUTO_STEPS = 2000
+AUTO_EPOCHS = (15, 60)
 
 
 def automatic_epochs(steps_per_epoch: int) -> int:
     """Epochs that give about `AUTO_STEPS` optimizer steps, within `AUTO_EPOCHS`."""
     low, high = AUTO_EPOCHS
     return min(max(round(AUTO_STEPS / steps_per_epoch), low), high)
+
+
+def automatic_weight_decay(n_rows: int, kind: str) -> float:
+    """Weight decay of a network without convolutions.
+
+    The loss is a mean over rows, so one fixed Gaussian prior on the weights weighs 1 / rows. Its factor was chosen by
+    cross-validation on trusted rows: the many weak features of a text need a stronger one (results/LOG.md).
+
+    Parameters
+    ----------
+    n_rows : int
+        Noisy and trusted rows together.
+    kind : {"text", "numbers", "images"}
+        See `ebomlc.data.inputs.Inputs`.
+    """
+    return min((100 if kind == "text" else 20) / n_rows, 0.1)
 
 
 @dataclass(frozen=True)
@@ -200,29 +241,44 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     InputError
         For an unknown key (with the nearest known one), a value of the wrong type, or one out of range.
     """
+    return kind(**_converted(kind, values, where, build))
+
+
+def _converted(kind: type, values: Mapping[str, Any], where: str, make: Callable[..., Any]) -> dict[str, Any]:
+    """Values as the fields of a dataclass want them; nested tables go through `make`."""
     hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(kind)]
     for key in values:
         if key not in known:
-            raise unknown_name(f"key in {where}", key, known)
-    return kind(**{key: _convert(value, hints[key], f"{where} {key}") for key, value in values.items()})
+            raise InputError(f"{where}: {unknown_name('key', key, known)}")
+    return {key: _convert(value, hints[key], key, where, make) for key, value in values.items()}
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - any TOML value
+def _convert(value: Any, hint: Any, key: str, where: str, make: Callable[..., Any]) -> Any:  # noqa: ANN401 - any TOML value
     if get_origin(hint) in (Union, UnionType):
         if value is None:
             return None
         hint = next(option for option in get_args(hint) if option is not type(None))
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return build(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, get_args(hint)[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     plain = get_origin(hint) or hint
-    if plain in (int, float, str, bool) and type(value) is not plain:
-        raise InputError(f"{where} is {value!r}: must be of type {plain.__name__}")
+    if is_dataclass(plain):
+        _check_type(value, Mapping, "a table", key, where)
+        return make(plain, value, f"[{key}] of {where}")
+    if plain is Mapping:
+        _check_type(value, Mapping, "a table", key, where)
+        return value
+    if plain is tuple:
+        _check_type(value, (list, tuple), "a list", key, where)
+        return tuple(_convert(item, get_args(hint)[0], key, where, make) for item in value)
+    if plain is float and type(value) is int:
+        return float(value)
+    if type(value) is not plain:
+        raise InputError(f"{where}: {key} is {value!r}: must be of type {plain.__name__}")
     return value
+
+
+def _check_type(value: object, kind: Any, name: str, key: str, where: str) -> None:  # noqa: ANN401 - as isinstance
+    if not isinstance(value, kind):
+        raise InputError(f"{where}: {key} is {value!r}: must be {name}")
 
 
 def to_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
@@ -244,16 +300,21 @@ def to_toml(config: RunConfig) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a configuration file, not yet checked against the dataclasses.
+    """The tables of a configuration file, with the keys and types of `RunConfig`; ranges are not yet checked.
 
     Raises
     ------
     InputError
-        Where the file is missing or is not TOML.
+        Where the file is missing, is not TOML, or holds an unknown key or a value of the wrong type.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}; is the path after --config right?") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+        raise InputError(f"{path}: not a TOML file: {error}; start from config.toml of a run") from error
+    return _converted(RunConfig, tables, str(path), _converted_table)
+
+
+def _converted_table(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    return _converted(kind, values, where, _converted_table)

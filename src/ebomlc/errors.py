@@ -1,7 +1,14 @@
-"""The two errors a user can meet, and the hint that goes with a misspelt name."""
+"""The errors and the warning a user can meet, and the hint that goes with a misspelt name."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+
+LIKENESS = 0.6
+"""Share of letters that a name must have in common with another to be suggested for it."""
+
+SHOWN_NAMES = 12
+"""A list of names in a message is cut after so many."""
 
 
 class InputError(ValueError):
@@ -10,6 +17,10 @@ class InputError(ValueError):
 
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite before any epoch was finished, so there is nothing to keep."""
+
+
+class DataWarning(UserWarning):
+    """Something about the data that a user should know and that does not stop the run."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
@@ -30,6 +41,25 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         To be raised by the caller.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
+    near = nearest_name(name, names)
+    hint = f"did you mean {near!r}? " if near is not None else ""
+    return InputError(f"unknown {kind} {name!r}: {hint}known: {listed(names)}")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, whatever the case of its letters; None where none does."""
+    alike = {candidate: _likeness(name.lower(), candidate.lower()) for candidate in known}
+    near = max(alike, key=lambda candidate: alike[candidate], default=None)
+    return near if near is not None and alike[near][0] >= LIKENESS else None
+
+
+def _likeness(name: str, candidate: str) -> tuple[float, int]:
+    """Share of the letters in common; between equals, how many there are in common from the start."""
+    same = takewhile(lambda letters: letters[0] == letters[1], zip(name, candidate, strict=False))
+    return difflib.SequenceMatcher(None, name, candidate).ratio(), len(list(same))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them, cut after `SHOWN_NAMES`."""
+    rest = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -19,7 +19,16 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from ebomlc.config import MethodConfig, RunConfig, automatic_epochs, build, read_toml, to_dict, to_toml
+from ebomlc.config import (
+    MethodConfig,
+    RunConfig,
+    automatic_epochs,
+    automatic_weight_decay,
+    build,
+    read_toml,
+    to_dict,
+    to_toml,
+)
 from ebomlc.data.augment import random_crop_flip
 from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder, save_encoder
 from ebomlc.data.loader import PairedLoader
@@ -41,6 +50,7 @@ Say = Callable[[str], None]
 
 CONFIG, SUMMARY, LABELS, METRICS = "config.toml", "summary.json", "labels.parquet", "metrics.csv"
 CROP_PADDING = 4
+CONVOLUTION_WEIGHT_DECAY = 5e-4
 
 
 @dataclass(frozen=True)
@@ -257,12 +267,18 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
     epochs = config.training.epochs or automatic_epochs(len(loader))
     if epochs < entry.min_epochs:
         raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
+    decay = config.training.weight_decay
+    if decay is None:
+        decay = CONVOLUTION_WEIGHT_DECAY
+        if model_name == "mlp":
+            decay = automatic_weight_decay(len(pool.ids), pool.inputs.kind)
+    training = replace(config.training, epochs=epochs, weight_decay=decay)
     probe = loader.noisy[slice(0, loader.batch_size)]
     precision = choose_precision(config.training, make_model, probe, uses_gap=entry.uses_gap)
     setup = Setup(
         make_model,
         pool.n_classes,
-        make_optimizer(config.training),
+        make_optimizer(training),
         precision.autocast,
         config.training.joint_forward,
     )
@@ -270,7 +286,7 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
         config,
         model=replace(config.model, name=model_name),
         method=MethodConfig(entry.name, to_dict(settings)),
-        training=replace(config.training, epochs=epochs),
+        training=training,
     )
     say(_announcement(effective, pool, precision, device, len(loader)))
     heldout = _rows(pool, encoded, pool.split.heldout, device)
@@ -383,7 +399,7 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
         "method": config.method.name,
         "model": config.model.name,
         "seed": config.seed,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {name: version(name) for name in ("ebomlc", "torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
         "data": config.data.noisy,
@@ -405,7 +421,7 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the source that runs, with ``+changes`` where the tree differs; None outside a checkout of it."""
 
     def git(*arguments: str) -> str:

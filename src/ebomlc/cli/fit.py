@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ebomlc.config import AUTO_EPOCHS, AUTO_STEPS
+
 if TYPE_CHECKING:
     from ebomlc.run import Run
 
@@ -17,6 +19,9 @@ METHOD_HELP = (
 MODEL_HELP = (
     "auto (default): mlp for numbers and text, cnn for grey, resnet20 for colour images; "
     "or mlp, cnn, resnet20, resnet32, resnet44, resnet56."
+)
+EPOCHS_HELP = (
+    f"Passes over the noisy set. Default: about {AUTO_STEPS:,} steps, {AUTO_EPOCHS[0]} to {AUTO_EPOCHS[1]} epochs."
 )
 NOISE_HELP = (
     "Lay noise over the labels, which then count as right, to try the tool: uniform:R, symmetric:R, flip:R, pair:R, "
@@ -57,9 +62,7 @@ def fit(
     noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
     method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the noisy set. Default: about 4,000 steps, 15 to 120 epochs.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help=EPOCHS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, noise, weights and order. Default: 0.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10.")] = None,

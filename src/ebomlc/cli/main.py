@@ -54,6 +54,9 @@ def main() -> None:
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
             sys.exit(INPUT_ERROR)
+        except (NotADirectoryError, PermissionError) as error:
+            typer.echo(f"error: {error.filename}: cannot be written: {error.strerror}; choose another --out", err=True)
+            sys.exit(INPUT_ERROR)
         except TrainingDivergedError as error:
             typer.echo(f"error: {error}", err=True)
             sys.exit(DIVERGED)

@@ -13,19 +13,20 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import QuantileTransformer
 
 from ebomlc.data.inputs import Inputs
 from ebomlc.errors import InputError
 
 Array = npt.NDArray[Any]
 
+TABLE_QUANTILES, CUT = 200, 3.0
 TEXT_COMPONENTS = 200
 WORDS: Mapping[str, Any] = {"analyzer": "word", "ngram_range": (1, 2), "sublinear_tf": True, "max_features": 50_000}
 CHARACTERS: Mapping[str, Any] = {
     "analyzer": "char_wb",
     "ngram_range": (2, 5),
     "sublinear_tf": True,
-    "min_df": 2,
     "max_features": 50_000,
 }
 
@@ -91,24 +92,27 @@ class ImageEncoder:
 
 @dataclass(frozen=True)
 class TableEncoder:
-    """Numeric columns: empty cells take the median, heavy tails are drawn in, each column gets mean 0, deviation 1.
+    """Numeric columns: empty cells take the median, then each column is mapped to a standard normal by its quantiles.
+
+    Ranks are robust to heavy tails and to units, which users' columns have; deviations are cut at `CUT`.
 
     Attributes
     ----------
     columns : tuple of str, length D
         Their names.
-    median, mean, std : float arrays, shape [D]
-        The median of each raw column; mean and deviation after `squash`.
+    median : float array, shape [D]
+        Of each raw column.
+    quantiles : QuantileTransformer
+        Fitted.
     """
 
     columns: tuple[str, ...]
     median: Array
-    mean: Array
-    std: Array
+    quantiles: QuantileTransformer
 
     @classmethod
     def fit(cls, inputs: Inputs) -> TableEncoder:
-        """Median, mean and deviation of each column.
+        """Median and quantiles of each column.
 
         Raises
         ------
@@ -119,27 +123,39 @@ class TableEncoder:
         if empty.any():
             raise InputError(f"column {inputs.columns[int(empty.argmax())]!r} is empty in every row; leave it out")
         median = np.nanmedian(inputs.values, axis=0)
-        squashed = squash(np.where(np.isnan(inputs.values), median, inputs.values), median)
-        std = squashed.std(0)
-        return cls(inputs.columns, median, squashed.mean(0), np.where(std > 0, std, 1.0))
+        quantiles = _new_quantiles(min(TABLE_QUANTILES, len(inputs)))
+        quantiles.fit(np.where(np.isnan(inputs.values), median, inputs.values))
+        return cls(inputs.columns, median, quantiles)
 
     def encode(self, inputs: Inputs) -> Array:
-        """float32 [N, D]."""
+        """float32 [N, D] in [-CUT, CUT]."""
         filled = np.where(np.isnan(inputs.values), self.median, inputs.values)
-        return ((squash(filled, self.median) - self.mean) / self.std).astype(np.float32)
+        return np.asarray(self.quantiles.transform(filled)).clip(-CUT, CUT).astype(np.float32)
 
     def arrays(self) -> dict[str, Array]:
-        """Medians, means and deviations."""
-        return {"median": self.median, "mean": self.mean, "std": self.std}
+        """Medians and quantiles."""
+        return {
+            "median": self.median,
+            "quantiles": np.asarray(self.quantiles.quantiles_),
+            "references": np.asarray(self.quantiles.references_),
+        }
 
     def details(self) -> dict[str, Any]:
         """Nothing more."""
         return {}
 
 
-def squash(values: Array, median: Array) -> Array:
-    """Signed logarithm, sign(v) log(1 + |v|): counts and sizes with heavy tails become comparable."""
-    return np.sign(values) * np.log1p(np.abs(values))
+def _new_quantiles(count: int) -> QuantileTransformer:
+    # a fixed subsample: the same rows always give the same encoder
+    return QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=100_000, random_state=0)
+
+
+def _restore_quantiles(quantiles: Array, references: Array) -> QuantileTransformer:
+    transformer = _new_quantiles(len(references))
+    transformer.n_quantiles_ = len(references)
+    transformer.quantiles_ = quantiles
+    transformer.references_ = references
+    return transformer
 
 
 @dataclass(frozen=True)
@@ -154,15 +170,12 @@ class TextEncoder:
         Fitted.
     components : float32 array, shape [D, vocabulary]
         Right singular vectors.
-    scale : float
-        Brings the average feature to deviation 1.
     """
 
     columns: tuple[str, ...]
     words: TfidfVectorizer
     characters: TfidfVectorizer
     components: Array
-    scale: float
 
     @classmethod
     def fit(cls, inputs: Inputs) -> TextEncoder:
@@ -181,16 +194,15 @@ class TextEncoder:
         tfidf = sparse.csr_matrix(sparse.hstack(parts))
         n_components = min(TEXT_COMPONENTS, len(inputs) - 1, tfidf.shape[1] - 1)  # type: ignore[index]
         svd = TruncatedSVD(n_components, random_state=0).fit(tfidf)
-        encoder = cls(inputs.columns, words, characters, np.asarray(svd.components_, np.float32), 1.0)
-        scale = 1 / encoder.encode(inputs).std()
-        return cls(inputs.columns, words, characters, encoder.components, float(scale))
+        return cls(inputs.columns, words, characters, np.asarray(svd.components_, np.float32))
 
     def encode(self, inputs: Inputs) -> Array:
-        """float32 [N, D]; rows of equal length."""
+        """float32 [N, D]; every row has length sqrt(D), so that its features are 1 in the root mean square."""
         tfidf = sparse.hstack([self.words.transform(inputs.values), self.characters.transform(inputs.values)])
         reduced = tfidf.tocsr() @ self.components.T
         norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-        return (self.scale * reduced / np.maximum(norms, 1e-12)).astype(np.float32)
+        length = np.sqrt(len(self.components))
+        return (length * reduced / np.maximum(norms, 1e-12)).astype(np.float32)
 
     def arrays(self) -> dict[str, Array]:
         """Inverse document frequencies and singular vectors."""
@@ -198,7 +210,6 @@ class TextEncoder:
             "words_idf": self.words.idf_,
             "characters_idf": self.characters.idf_,
             "components": self.components,
-            "scale": np.array(self.scale),
         }
 
     def details(self) -> dict[str, Any]:
@@ -211,7 +222,7 @@ def _vocabulary(vectorizer: TfidfVectorizer) -> list[str]:
 
 
 def _restore_vectorizer(settings: Mapping[str, Any], vocabulary: list[str], idf: Array) -> TfidfVectorizer:
-    chosen = {key: value for key, value in settings.items() if key not in ("min_df", "max_features")}
+    chosen = {key: value for key, value in settings.items() if key != "max_features"}
     vectorizer = TfidfVectorizer(**chosen, vocabulary={term: index for index, term in enumerate(vocabulary)})
     vectorizer.idf_ = idf
     return vectorizer
@@ -239,7 +250,8 @@ def load_encoder(folder: Path) -> tuple[Encoder, tuple[str, ...]]:
     if details["kind"] == "images":
         return ImageEncoder(**arrays), class_names
     if details["kind"] == "numbers":
-        return TableEncoder(columns, **arrays), class_names
+        quantiles = _restore_quantiles(arrays["quantiles"], arrays["references"])
+        return TableEncoder(columns, arrays["median"], quantiles), class_names
     words = _restore_vectorizer(WORDS, details["words"], arrays["words_idf"])
     characters = _restore_vectorizer(CHARACTERS, details["characters"], arrays["characters_idf"])
-    return TextEncoder(columns, words, characters, arrays["components"], float(arrays["scale"])), class_names
+    return TextEncoder(columns, words, characters, arrays["components"]), class_names

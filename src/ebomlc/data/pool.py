@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +15,11 @@ from ebomlc.data.inputs import Inputs
 from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.readers import Columns, Source, is_built_in, read_built_in, read_file, read_labels
 from ebomlc.data.splits import draw_trusted, make_split
-from ebomlc.errors import InputError
+from ebomlc.errors import DataWarning, InputError, listed
 from ebomlc.records import NO_LABEL, IntArray, Split
 from ebomlc.seeding import child_seed
 
 Labels = npt.NDArray[np.object_]
-
-
-class DataWarning(UserWarning):
-    """Something about the data that a user should know and that does not stop the run."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +117,12 @@ def load_pool(config: DataConfig, seed: int) -> Pool:
     noisy, test = _read_noisy(config)
     columns = _columns(config, noisy)
     if config.test is not None:
-        test = _read(config.test, config, columns)
+        test = _read(config.test, config, replace(columns, id=None), noisy)  # ids of test rows play no part
     if config.trusted is not None:
-        trusted = _read(config.trusted, config, columns)
-        rows = _with_trusted(_noisy_rows(noisy, config, seed), trusted, noisy.has_ids)
+        trusted = _read(config.trusted, config, columns, noisy)
+        if noisy.class_names:
+            _check_known(trusted, noisy.class_names)
+        rows = _with_trusted(_noisy_rows(noisy, config, seed), trusted, noisy)
     elif config.n_trusted is not None:
         rows = _with_drawn(_noisy_rows(noisy, config, seed), config, seed)
     else:
@@ -131,12 +130,14 @@ def load_pool(config: DataConfig, seed: int) -> Pool:
             "no trusted rows: give a file of checked rows with --trusted FILE, "
             "or --n-trusted N to draw them from a set whose right labels are known"
         )
-    names = noisy.class_names or _class_names(rows)
+    names = noisy.class_names or _class_names(rows.given, rows.right)
     return _index(rows, names, test, config, seed)
 
 
 def _read_noisy(config: DataConfig) -> tuple[Source, Source | None]:
     if is_built_in(config.noisy):
+        if config.text is not None or config.features:
+            raise InputError(f"{config.noisy} is built in and has no columns: leave --text and --features out")
         return read_built_in(config.noisy, Path(config.data_dir) if config.data_dir else None)
     return read_file(Path(config.noisy), Columns(config.id, config.label, config.text, config.features)), None
 
@@ -147,10 +148,23 @@ def _columns(config: DataConfig, noisy: Source) -> Columns:
     return Columns(config.id, config.label, config.text, features)
 
 
-def _read(name: str, config: DataConfig, columns: Columns) -> Source:
+def _read(name: str, config: DataConfig, columns: Columns, noisy: Source) -> Source:
+    """The trusted or the test set, whose inputs must be like those of the noisy set."""
     if is_built_in(name):
-        return read_built_in(name, Path(config.data_dir) if config.data_dir else None)[1]
-    return read_file(Path(name), columns)
+        source = read_built_in(name, Path(config.data_dir) if config.data_dir else None)[1]
+    else:
+        source = read_file(Path(name), columns)
+    here, there = (_describe(one.inputs) for one in (source, noisy))
+    if here != there:
+        raise InputError(f"a row of {source.name} is {here}, but a row of {noisy.name} is {there}: they must be alike")
+    return source
+
+
+def _describe(inputs: Inputs) -> str:
+    if inputs.kind == "text":
+        return "a text"
+    size = " x ".join(map(str, inputs.values.shape[1:]))
+    return f"an image of {size}" if inputs.kind == "images" else f"{size} numbers ({listed(inputs.columns)})"
 
 
 def _noisy_rows(noisy: Source, config: DataConfig, seed: int) -> _Rows:
@@ -164,15 +178,23 @@ def _noisy_rows(noisy: Source, config: DataConfig, seed: int) -> _Rows:
     if config.truth is not None:
         if config.noise is not None:
             raise InputError("--truth and --noise exclude each other: noise is laid over labels taken as right")
-        known = read_labels(Path(config.truth), Columns(config.id, config.label))
-        truth = np.array([known.get(row) for row in noisy.ids], dtype=object)
-        if all(label is None for label in truth):
-            raise InputError(f"{config.truth}: none of its ids occurs in {noisy.name}; is --id right?")
+        truth = _read_truth(config.truth, config, noisy)
     return _Rows(noisy.ids, noisy.inputs, given, nothing, truth, noisy.class_names)
 
 
+def _read_truth(name: str, config: DataConfig, noisy: Source) -> Labels:
+    if not noisy.has_ids:
+        raise InputError(f"{noisy.name}: has no column 'id', which {name} is joined by; name it with --id")
+    known = read_labels(Path(name), Columns(config.id, config.label))
+    truth = np.array([known.get(row) for row in noisy.ids], dtype=object)
+    if all(label is None for label in truth):
+        raise InputError(f"{name}: none of its ids occurs in {noisy.name}; is --id right?")
+    return truth
+
+
 def _corrupt(noisy: Source, noise: str, seed: int) -> Labels:
-    names = noisy.class_names or tuple(sorted(set(noisy.labels)))
+    names = noisy.class_names or _class_names(noisy.labels)
+    _check_several(names, noisy.name)
     labels = _to_index(noisy.labels, names)
     inputs = noisy.inputs.values if noisy.inputs.kind != "text" else None
     drawn = apply_noise(
@@ -201,10 +223,16 @@ def _with_drawn(rows: _Rows, config: DataConfig, seed: int) -> _Rows:
     return replace(rows, right=right, given=given)
 
 
-def _with_trusted(rows: _Rows, trusted: Source, joinable: bool) -> _Rows:
-    """Noisy and trusted rows; a trusted row whose id is in the noisy set takes that row's place and given label."""
-    joinable = joinable and trusted.has_ids
+def _with_trusted(rows: _Rows, trusted: Source, noisy: Source) -> _Rows:
+    """Noisy and then trusted rows; a trusted row whose id is in the noisy set replaces that row, keeping its label."""
+    joinable = noisy.has_ids and trusted.has_ids
     ids = trusted.ids if trusted.has_ids else np.array([f"trusted-{row}" for row in trusted.ids], dtype=object)
+    both = set() if joinable else set(rows.ids) & set(ids)
+    if both:
+        raise InputError(
+            f"{trusted.name}: id {min(both)!r} also names a row of {noisy.name}; both files need an id column, "
+            f"so that one can tell whether these are the same row"
+        )
     given = trusted.given.copy()
     keep = np.ones(len(rows.ids), dtype=bool)
     if joinable:
@@ -226,13 +254,16 @@ def _with_trusted(rows: _Rows, trusted: Source, joinable: bool) -> _Rows:
     )
 
 
-def _class_names(rows: _Rows) -> tuple[str, ...]:
+def _class_names(*labels: Labels) -> tuple[str, ...]:
     """Every class that occurs, numbers in the order of their value, else by alphabet."""
-    names = {label for labels in (rows.given, rows.right) for label in labels if label is not None}
+    names = {label for some in labels for label in some if label is not None}
     try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
+        value = {name: float(name) for name in names}
     except ValueError:
         return tuple(sorted(names))
+    if not all(map(math.isfinite, value.values())):  # "nan" is a number to Python, and has no place among others
+        return tuple(sorted(names))
+    return tuple(sorted(names, key=lambda name: (value[name], name)))
 
 
 def _to_index(labels: Labels, names: tuple[str, ...]) -> IntArray:
@@ -241,46 +272,64 @@ def _to_index(labels: Labels, names: tuple[str, ...]) -> IntArray:
 
 
 def _index(rows: _Rows, names: tuple[str, ...], test: Source | None, config: DataConfig, seed: int) -> Pool:
-    if len(names) < 2:
-        raise InputError(
-            f"only one class occurs ({', '.join(names)!r}): there is nothing to tell apart; is --label right?"
-        )
-    _check_known(rows.truth, names, config.truth or config.noisy)
+    _check_several(names, _training_sets(config))
+    _check_truth(rows, names, config.truth)
     given, right, truth = (_to_index(labels, names) for labels in (rows.given, rows.right, rows.truth))
     trusted = np.flatnonzero(right != NO_LABEL)
-    _check_trusted(given, right, names)
+    _check_trusted(given, right, names, config.trusted)
     tested = None
     if test is not None:
-        _check_known(test.labels, names, test.name)
+        _check_known(test, names)
         tested = TestSet(test.inputs, _to_index(test.labels, names))
     split = make_split(right, trusted, config.heldout_fraction, seed)
     return Pool(rows.ids, rows.inputs, given, right, truth, names, split, tested)
 
 
-def _check_known(labels: Labels, names: tuple[str, ...], source: str) -> None:
+def _training_sets(config: DataConfig) -> str:
+    return config.noisy if config.trusted is None else f"{config.noisy} and {config.trusted}"
+
+
+def _check_several(names: tuple[str, ...], where: str) -> None:
+    if len(names) < 2:
+        raise InputError(
+            f"{where}: only one class occurs, {listed(names)!r}: there is nothing to tell apart; is --label right?"
+        )
+
+
+def _check_known(source: Source, names: tuple[str, ...]) -> None:
     known = set(names)
-    for row, label in enumerate(labels):
-        if label is not None and label not in known:
+    for row, label in enumerate(source.labels):
+        if label not in known:
             raise InputError(
-                f"{source}: row {row + 1} has the label {label!r}, which occurs in neither the noisy nor the trusted "
-                f"set; known: {', '.join(names[:10])}"
+                f"{source.name}: {source.place(row)} has the label {label!r}, which no training row has; "
+                f"correct it or remove the row; known: {listed(names)}"
             )
 
 
-def _check_trusted(given: IntArray, right: IntArray, names: tuple[str, ...]) -> None:
-    n_classes = len(names)
-    trusted = np.bincount(right[right != NO_LABEL], minlength=n_classes)
-    noisy = np.bincount(given[right == NO_LABEL], minlength=n_classes)
+def _check_truth(rows: _Rows, names: tuple[str, ...], file: str | None) -> None:
+    known = {None, *names}
+    for row, label in zip(rows.ids, rows.truth, strict=True):
+        if label not in known:
+            raise InputError(
+                f"{file}: the row with id {row!r} has the label {label!r}, which occurs neither as a given nor as a "
+                f"trusted label; correct it or remove the row; known: {listed(names)}"
+            )
+
+
+def _check_trusted(given: IntArray, right: IntArray, names: tuple[str, ...], file: str | None) -> None:
+    trusted = np.bincount(right[right != NO_LABEL], minlength=len(names))
+    noisy = np.bincount(given[(right == NO_LABEL) & (given != NO_LABEL)], minlength=len(names))
     if trusted.max() < 2:
         raise InputError(
-            f"no class has two trusted rows ({trusted.sum()} in all): half of them train and half judge, "
-            f"so check more rows, at least a few of each class"
+            f"{file or '--n-trusted'}: no class has two trusted rows ({trusted.sum()} in all): half of them train and "
+            f"half judge, so check more rows, at least a few of each class"
         )
-    for k, name in enumerate(names):
-        if not trusted[k]:
-            _warn(f"class {name!r} has no trusted row: it can hardly be corrected; check a few rows of it")
-        elif not noisy[k]:
-            _warn(f"class {name!r} occurs in the trusted set only, never as a given label")
+    unchecked = [repr(name) for name, count in zip(names, trusted, strict=True) if not count]
+    unseen = [repr(name) for name, n, m in zip(names, noisy, trusted, strict=True) if m and not n]
+    if unchecked:
+        _warn(f"no trusted row of class {listed(unchecked)}: it can hardly be corrected; check a few rows of it")
+    if unseen:
+        _warn(f"no noisy row of class {listed(unseen)}: it occurs in the trusted set only")
 
 
 def _warn(message: str) -> None:

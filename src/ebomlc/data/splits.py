@@ -38,7 +38,8 @@ def draw_trusted(truth: IntArray, candidates: IntArray, n: int, seed: int) -> In
         raise InputError(f"--n-trusted is {n}, but only {len(candidates)} rows have a known right label; ask for fewer")
     labels = truth[candidates]
     counts = np.bincount(labels)
-    stratify = labels if counts[counts > 0].min() >= 2 and n >= (counts > 0).sum() else None
+    n_classes = (counts > 0).sum()
+    stratify = labels if counts[counts > 0].min() >= 2 and n_classes <= n <= len(candidates) - n_classes else None
     state = child_seed(seed, "trusted rows") % 2**32
     drawn, _ = train_test_split(candidates, train_size=n, stratify=stratify, random_state=state)
     return np.sort(drawn)

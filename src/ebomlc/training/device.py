@@ -53,9 +53,10 @@ def choose_device(name: str) -> torch.device:
 
 def make_optimizer(config: TrainingConfig) -> Optimizer:
     """The main model's optimizer as the bilevel steps take it."""
+    decay = config.weight_decay or 0.0
     if config.optimizer == "adamw":
-        return AdamW(weight_decay=config.weight_decay)
-    return SGD(momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
+        return AdamW(weight_decay=decay)
+    return SGD(momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay)
 
 
 def is_convolutional(model: nn.Module) -> bool:

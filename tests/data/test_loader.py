@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from ebomlc.data.loader import PairedLoader, in_order
+from ebomlc.records import NO_LABEL, Batch
+
+N_TRUSTED = 97
+
+
+def digits(rows: slice, *, trusted: bool) -> Batch:
+    """Real digits whose first pixel is the row number, so that a row can be recognised by its input."""
+    pixels, labels = load_digits(return_X_y=True)
+    inputs = torch.tensor(pixels[rows], dtype=torch.float32)
+    inputs[:, 0] = torch.arange(len(inputs))
+    given = torch.tensor(labels[rows])
+    right = given if trusted else torch.full_like(given, NO_LABEL)
+    return Batch(inputs, given, right, torch.arange(len(inputs)) + (10_000 if trusted else 0))
+
+
+NOISY, TRUSTED = digits(slice(0, 500), trusted=False), digits(slice(500, 500 + N_TRUSTED), trusted=True)
+
+
+def make_loader(**changes) -> PairedLoader:
+    sizes = {"batch_size": 64, "trusted_batch_size": 30, "seed": 0, **changes}
+    return PairedLoader(changes.pop("noisy", NOISY), TRUSTED, **{k: v for k, v in sizes.items() if k != "noisy"})
+
+
+@settings(max_examples=20)
+@given(st.integers(2, 600), st.integers(2, 120), st.integers(0, 5))
+def test_an_epoch_is_one_pass_in_whole_batches(size, trusted_size, epoch):
+    loader = make_loader(batch_size=size, trusted_batch_size=trusted_size)
+    pairs = list(loader.epoch(epoch))
+    size, trusted_size = min(size, len(NOISY)), min(trusted_size, N_TRUSTED)
+    assert len(pairs) == len(loader) == len(NOISY) // size
+    assert all((len(noisy), len(trusted)) == (size, trusted_size) for noisy, trusted in pairs)
+    rows = torch.cat([noisy.index for noisy, _ in pairs])
+    assert len(rows.unique()) == len(rows)
+
+
+def test_no_row_is_twice_in_a_trusted_batch_and_each_comes_as_often():
+    batches = [trusted.index for epoch in range(20) for _, trusted in make_loader().epoch(epoch)]
+    assert all(len(batch.unique()) == len(batch) for batch in batches)
+    counts = torch.bincount(torch.cat(batches) - 10_000, minlength=N_TRUSTED)
+    assert counts.min() > 0
+    assert counts.sum() == 20 * 7 * 30
+
+
+def test_rows_left_out_of_an_epoch_come_in_others():
+    loader = make_loader(batch_size=300)
+    seen = torch.cat([noisy.index for epoch in range(20) for noisy, _ in loader.epoch(epoch)])
+    assert len(seen.unique()) == len(NOISY)
+
+
+def test_labels_and_numbers_stay_with_their_inputs():
+    for pair in make_loader().epoch(3):
+        for batch, all_rows, first in zip(pair, (NOISY, TRUSTED), (0, 10_000), strict=True):
+            rows = batch.inputs[:, 0].long()
+            assert torch.equal(batch.index, rows + first)
+            assert torch.equal(batch.given, all_rows.given[rows])
+            assert torch.equal(batch.right, all_rows.right[rows])
+            assert torch.equal(batch.inputs, all_rows.inputs[rows])
+
+
+def order(loader: PairedLoader, epoch: int) -> list[int]:
+    return [row for pair in loader.epoch(epoch) for batch in pair for row in batch.index.tolist()]
+
+
+def test_seed_and_epoch_decide_the_order_whatever_was_drawn_before():
+    used = make_loader()
+    order(used, 0), order(used, 1), torch.rand(5)
+    assert order(used, 2) == order(make_loader(), 2)
+    assert order(used, 2) != order(used, 3)
+    assert order(used, 2) != order(make_loader(seed=1), 2)
+
+
+def test_the_order_is_random():
+    first = torch.tensor([order(make_loader(), epoch)[0] for epoch in range(200)]).float()
+    assert abs(float(first.mean()) - 250) < 4 * 500 / np.sqrt(12 * 200)
+
+
+def add_noise(inputs, generator):
+    return inputs + torch.rand(inputs.shape, generator=generator)
+
+
+def test_augmentation_changes_inputs_alone_and_each_batch_once():
+    calls = []
+    plain = list(make_loader().epoch(0))
+    loader = make_loader(augment=lambda inputs, generator: calls.append(len(inputs)) or add_noise(inputs, generator))
+    augmented = list(loader.epoch(0))
+    assert calls == [64, 30] * len(loader)
+    for before, after in zip(plain, augmented, strict=True):
+        for one, other in zip(before, after, strict=True):
+            assert not torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.index, other.index)
+            assert torch.equal(one.given, other.given)
+            assert torch.equal(one.right, other.right)
+
+
+def test_augmentation_is_the_same_for_the_same_epoch_only():
+    loader = make_loader(augment=add_noise, batch_size=len(NOISY))
+    (first, _), (again, _), (later, _) = (next(loader.epoch(epoch)) for epoch in (0, 0, 1))
+    assert torch.equal(first.inputs, again.inputs)
+    noise = [batch.inputs - NOISY.inputs[batch.index] for batch in (first, later)]
+    assert not torch.allclose(*noise)
+
+
+def test_stored_rows_are_never_changed():
+    before = NOISY.inputs.clone()
+    list(make_loader(augment=add_noise).epoch(0))
+    assert torch.equal(NOISY.inputs, before)
+
+
+@pytest.mark.parametrize("size", [1, 7, 500, 9999])
+def test_in_order_passes_over_rows_as_they_lie(size):
+    batches = list(in_order(NOISY, size))
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), NOISY.inputs)
+    assert torch.equal(torch.cat([batch.index for batch in batches]), NOISY.index)
+    assert max(len(batch) for batch in batches) == min(size, len(NOISY))
+
+
+def test_in_order_is_without_augmentation():
+    loader = make_loader(augment=add_noise)
+    assert torch.equal(torch.cat([batch.inputs for batch in in_order(loader.noisy, 64)]), NOISY.inputs)

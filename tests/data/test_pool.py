@@ -1,0 +1,277 @@
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ebomlc.config import DataConfig
+from ebomlc.data.noise import apply_noise, parse_noise
+from ebomlc.data.pool import load_pool
+from ebomlc.data.readers import Columns, read_built_in, read_file, read_labels
+from ebomlc.data.splits import split_hash
+from ebomlc.errors import DataWarning, InputError
+from ebomlc.records import NO_LABEL
+from ebomlc.seeding import child_seed
+
+NOISY = "id,x,y,label\na,1,2,p\nb,2,,q\nc,3,4,q\nd,4,5,p\ne,5,6,p\n"
+TRUSTED = "id,x,y,label\nt1,1,2,p\nt2,7,9,q\nt3,1,3,p\n"
+
+
+def names(pool, labels):
+    return [None if label == NO_LABEL else pool.class_names[label] for label in labels]
+
+
+@pytest.fixture
+def files(write):
+    """Paths of a noisy and a trusted file; other files by keyword, a name of which is `DataConfig`'s."""
+
+    def write_files(noisy=NOISY, trusted=TRUSTED, **others):
+        contents = {"noisy": noisy, "trusted": trusted, **others}
+        return {name: str(write(f"{name}.csv", content)) for name, content in contents.items() if content is not None}
+
+    return write_files
+
+
+def load(paths, seed=0, **settings):
+    return load_pool(DataConfig(**paths, **settings), seed)
+
+
+def refusal(paths, **settings) -> str:
+    with pytest.raises(InputError) as caught:
+        load(paths, **settings)
+    return str(caught.value)
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+def test_hausa_is_joined_as_its_files_say(hausa):
+    paths = {name: str(hausa / f"{name}.csv") for name in ("noisy", "trusted", "test", "truth")}
+    pool = load(paths, text="text")
+    noisy, trusted = (read_file(hausa / f"{name}.csv", Columns(text="text")) for name in ("noisy", "trusted"))
+    truth = read_labels(hausa / "truth.csv", Columns())
+    np.testing.assert_array_equal(pool.ids, [*noisy.ids, *trusted.ids])
+    assert names(pool, pool.given) == [*noisy.labels, *trusted.given]
+    assert names(pool, pool.right) == [None] * len(noisy) + list(trusted.labels)
+    assert names(pool, pool.truth) == [truth[row] for row in noisy.ids] + list(trusted.labels)
+    assert (pool.n_classes, len(pool.split.heldout), len(pool.scored)) == (5, 25, 1795)
+    assert pool.measured_noise == pytest.approx(0.504, abs=5e-4)
+    assert pool.test is not None
+    assert len(pool.test.inputs) == len(pool.test.labels) == 582
+
+
+def test_derby_has_its_features_in_every_set(derby):
+    paths = {name: str(derby / f"{name}.csv") for name in ("noisy", "trusted", "test")}
+    pool = load(paths)
+    assert pool.inputs.values.shape == (1963, 65)
+    assert pool.test is not None
+    assert pool.test.inputs.columns == pool.inputs.columns
+    assert pool.measured_noise is None
+    assert len(pool.scored) == 0
+
+
+def test_digits_take_the_noise_that_was_asked_for():
+    pool = load({"noisy": "digits"}, noise="flip:0.4", n_trusted=100, seed=3)
+    train, test = read_built_in("digits", None)
+    clean = np.array([int(label) for label in train.labels])
+    drawn = apply_noise(clean, parse_noise("flip:0.4"), 10, child_seed(3, "noise"))
+    noisy = pool.split.noisy
+    np.testing.assert_array_equal(pool.truth, clean)
+    np.testing.assert_array_equal(pool.given[noisy], drawn.labels[noisy])
+    assert pool.measured_noise == (pool.given[noisy] != clean[noisy]).mean()
+    assert pool.measured_noise == pytest.approx(0.4, abs=0.05)
+    assert pool.test is not None
+    assert len(pool.test.labels) == len(test)
+
+
+def test_drawn_rows_hide_their_given_label_unless_pairs_are_asked_for():
+    hidden, paired = (
+        load({"noisy": "digits"}, noise="flip:0.4", n_trusted=100, pairs=pairs) for pairs in (False, True)
+    )
+    assert split_hash(hidden.split) == split_hash(paired.split)
+    drawn = np.concatenate([hidden.split.trusted, hidden.split.heldout])
+    assert len(drawn) == 100
+    assert (hidden.given[drawn] == NO_LABEL).all()
+    assert 0.2 < (paired.given[drawn] != paired.right[drawn]).mean() < 0.6
+    np.testing.assert_array_equal(hidden.right[drawn], hidden.truth[drawn])
+
+
+def test_no_noisy_row_carries_a_right_label():
+    pool = load({"noisy": "digits"}, noise="flip:0.4", n_trusted=100)
+    assert (pool.right[pool.split.noisy] == NO_LABEL).all()
+
+
+def test_the_seed_decides_noise_and_split():
+    first, again, other = (load({"noisy": "digits"}, seed, noise="flip:0.4", n_trusted=100) for seed in (0, 0, 1))
+    assert split_hash(first.split) == split_hash(again.split) != split_hash(other.split)
+    np.testing.assert_array_equal(first.given, again.given)
+    assert (first.given != other.given).any()
+
+
+def test_almost_every_row_may_be_drawn():
+    with pytest.warns(DataWarning, match="no noisy row of class"):
+        pool = load({"noisy": "digits"}, n_trusted=1344)
+    assert len(pool.split.noisy) == 3
+
+
+# --- joining files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_trusted_row_replaces_the_noisy_row_of_the_same_id_and_keeps_its_given_label(files):
+    pool = load(files(trusted="label,id,y,x\np,b,8,9\nq,zz,7,7\np,yy,1,1\n"))
+    assert Counter(pool.ids) == Counter(["a", "b", "c", "d", "e", "zz", "yy"])
+    row = list(pool.ids).index("b")
+    assert names(pool, [pool.given[row], pool.right[row]]) == ["q", "p"]
+    assert row in pool.split.trusted
+    np.testing.assert_array_equal(pool.inputs.values[row], [9, 8])
+
+
+def test_a_given_label_in_the_trusted_file_comes_first(files):
+    pool = load(files(trusted="id,x,y,label,given_label\nb,1,1,p,p\nd,1,1,q,\nf,1,1,p,\n"))
+    labels = dict(zip(pool.ids, names(pool, pool.given), strict=True))
+    assert (labels["b"], labels["d"], labels["f"]) == ("p", "p", None)
+
+
+def test_rows_of_files_without_ids_are_told_apart(files):
+    pool = load(files(noisy="x,label\n1,p\n2,q\n", trusted="x,label\n1,p\n2,q\n3,p\n"))
+    assert pool.ids.tolist() == ["1", "2", "trusted-1", "trusted-2", "trusted-3"]
+
+
+def test_an_id_that_is_also_a_row_number_is_refused(files):
+    said = refusal(files(noisy="x,label\n1,p\n2,q\n", trusted="id,x,label\n2,1,p\n8,2,q\n9,3,p\n"))
+    assert "id '2' also names a row of" in said
+    assert "both files need an id column" in said
+
+
+def test_columns_may_have_other_names_and_another_order(files):
+    paths = files(
+        noisy="key,x,klasse,y\n1,2,p,3\n2,3,q,4\n",
+        trusted="klasse,y,key,x\np,30,7,20\np,31,8,21\nq,32,9,22\n",
+        test="klasse,y,x\nq,300,200\n",  # test rows need no ids
+        truth="key,klasse\n1,q\n",
+    )
+    pool = load(paths, id="key", label="klasse")
+    assert pool.inputs.columns == ("x", "y")
+    np.testing.assert_array_equal(pool.inputs.values, [[2, 3], [3, 4], [20, 30], [21, 31], [22, 32]])
+    assert pool.test is not None
+    np.testing.assert_array_equal(pool.test.inputs.values, [[200, 300]])
+    assert names(pool, pool.truth[:2]) == ["q", None]
+    assert pool.measured_noise == 1.0
+
+
+def test_further_columns_of_the_other_files_are_not_looked_at(files):
+    pool = load(files(trusted="id,z,x,y,label\nt1,?,1,2,p\nt2,,7,9,q\nt3,1,1,3,p\n"))
+    assert pool.inputs.columns == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["10", "2", "1"], ("1", "2", "10")),
+        (["1e1", "-2", "0.5"], ("-2", "0.5", "1e1")),
+        (["10", "2", "b"], ("10", "2", "b")),
+        (["nan", "2", "10"], ("10", "2", "nan")),
+        (["01", "1", "1.0"], ("01", "1", "1.0")),
+        (["None", "NA", "007"], ("007", "NA", "None")),
+    ],
+)
+def test_classes_are_in_the_order_of_their_numbers_else_of_the_alphabet(files, labels, expected):
+    rows = "".join(f"{row},{row},{label}\n" for row, label in enumerate(labels * 3))
+    trusted = "".join(f"t{row},{row},{label}\n" for row, label in enumerate(labels * 3))
+    pool = load(files(noisy="id,x,label\n" + rows, trusted="id,x,label\n" + trusted))
+    assert pool.class_names == expected
+    assert names(pool, pool.given[:3]) == labels
+
+
+def test_noise_goes_round_the_classes_in_their_order(files):
+    rows = "".join(f"{row},{row},{label}\n" for row, label in enumerate(["1", "2", "10"] * 4))
+    pool = load(files(noisy="id,x,label\n" + rows, trusted=None), noise="pair:1", n_trusted=6)
+    noisy = pool.split.noisy
+    following = {"1": "2", "2": "10", "10": "1"}
+    assert names(pool, pool.given[noisy]) == [following[label] for label in names(pool, pool.truth[noisy])]
+
+
+# --- warned about -----------------------------------------------------------------------------------------------------
+
+
+def test_classes_without_trusted_rows_are_named(files):
+    with pytest.warns(DataWarning, match="no trusted row of class 'r', 's': it can hardly be corrected"):
+        load(files(noisy=NOISY + "f,1,1,s\ng,1,1,r\n"))
+
+
+def test_a_class_of_the_trusted_set_only_is_named(files):
+    with pytest.warns(DataWarning, match="no noisy row of class 'r': it occurs in the trusted set only"):
+        pool = load(files(trusted=TRUSTED + "t4,1,1,r\n"))
+    assert pool.class_names == ("p", "q", "r")
+
+
+def test_nothing_is_said_where_all_is_well(files):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(files())
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+BAD_SETS = {
+    "one class": ({"noisy": "id,x,label\na,1,p\n", "trusted": "id,x,label\nb,1,p\nc,1,p\n"}, "only one class occurs"),
+    "one trusted row a class": ({"trusted": "id,x,y,label\nt1,1,2,p\nt2,7,9,q\n"}, "no class has two trusted rows (2"),
+    "no trusted row": ({"trusted": "id,x,y,label\n"}, "trusted.csv: a header but no rows"),
+    "a feature missing": ({"trusted": "id,x,label\nt1,1,p\n"}, "trusted.csv: unknown column 'y'"),
+    "a feature that is text": ({"trusted": TRUSTED + "t4,1,hi,q\n"}, "trusted.csv: 'hi' in column 'y', row 5"),
+    "all rows trusted": ({"noisy": TRUSTED}, "there is nothing left to correct"),
+    "unknown class in test": (
+        {"test": "x,y,label\n1,2,p\n1,2,r\n"},
+        "test.csv: row 2 below the header has the label 'r'",
+    ),
+    "unknown class in test with ids": ({"test": "id,x,y,label\nu,1,2,r\n"}, "test.csv: the row with id 'u' has"),
+    "a feature missing in test": ({"test": "x,label\n1,p\n"}, "test.csv: unknown column 'y'"),
+    "unknown class in truth": ({"truth": "id,label\nb,r\n"}, "truth.csv: the row with id 'b' has the label 'r'"),
+    "truth of other rows": ({"truth": "id,label\nzz,p\n"}, "truth.csv: none of its ids occurs in"),
+    "truth without ids": ({"truth": "label\np\n"}, "truth.csv: has no column 'id'"),
+    "truth of rows without ids": (
+        {"noisy": "x,y,label\n1,2,p\n2,,q\n", "truth": "id,label\n1,p\n"},
+        "noisy.csv: has no column 'id'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETS)
+def test_sets_that_cannot_be_used_are_refused(files, case):
+    contents, message = BAD_SETS[case]
+    assert message in refusal(files(**contents))
+
+
+def test_trusted_rows_are_needed(files):
+    paths = files(trusted=None)
+    assert "no trusted rows: give a file of checked rows with --trusted FILE" in refusal(paths)
+    assert "give --truth FILE, or --trusted FILE" in refusal(paths, n_trusted=2)
+    assert "--n-trusted is 5, but only 5 rows have a known right label" in refusal(paths, n_trusted=5, noise="pair:0.1")
+
+
+def test_noise_needs_two_classes(files):
+    paths = files(noisy="id,x,label\na,1,p\nb,2,p\nc,2,p\n", trusted=None)
+    assert "only one class occurs" in refusal(paths, noise="symmetric:0.1", n_trusted=2)
+
+
+def test_truth_and_noise_exclude_each_other(files):
+    paths = files(truth="id,label\na,p\n")
+    assert "--truth and --noise exclude each other" in refusal(paths, noise="flip:0.1")
+
+
+def test_rows_of_another_kind_are_refused(files):
+    paths = files()
+    assert "but a row of" in refusal({**paths, "trusted": "digits"})
+    assert "but a row of" in refusal({**paths, "test": "digits"})
+    assert "unknown column 'x0'" in refusal({**paths, "noisy": "digits"})
+
+
+def test_a_class_that_a_built_in_set_does_not_have_is_refused(files):
+    header = ",".join(["id", "label", *(f"x{k}" for k in range(64))])
+    rows = "".join(f"t{row},{label}{',0' * 64}\n" for row, label in enumerate(["3", "3", "eleven"]))
+    said = refusal({"noisy": "digits", "trusted": files(trusted=f"{header}\n{rows}")["trusted"]})
+    assert "trusted.csv: the row with id 't2' has the label 'eleven'" in said
+
+
+def test_a_built_in_set_has_no_columns():
+    assert "digits is built in and has no columns" in refusal({"noisy": "digits"}, n_trusted=50, text="text")
