@@ -183,8 +183,8 @@ class TrainingConfig:
                 raise unknown_name(name, value, known)
 
 
-AUTO_STEPS = 2000
-AUTO_EPOCHS = (15, 60)
+AUTO_STEPS = 1200
+AUTO_EPOCHS = (20, 100)
 
 
 def automatic_epochs(steps_per_epoch: int) -> int:

@@ -89,3 +89,17 @@ def test_every_gradient_is_reduced_before_use(name):
         outcomes.append(torch.cat([w.flatten() for w in weights]))
     assert torch.equal(outcomes[0], outcomes[1])
     assert not torch.equal(outcomes[0], outcomes[2])
+
+
+def test_suggestions_do_not_depend_on_the_batch_or_on_chance(problem):
+    """Dropout and batch norm of the corrector are in evaluation mode where the main model is."""
+    entry = METHODS["ebomlc"]
+    settings = entry.parse_settings({"corrector": {"dropout": 0.5, "batch_norm": True}})
+    method = entry.create(settings, problem.setup)
+    noisy, trusted = problem.batches(0)
+    method.step(noisy, trusted, StepContext(0.1, 0.0))
+    method.model.eval()
+    with torch.no_grad():
+        whole = method.suggest(noisy.inputs, noisy.given)
+        parts = [method.suggest(noisy.inputs[k : k + 1], noisy.given[k : k + 1]) for k in range(len(noisy))]
+    torch.testing.assert_close(whole, torch.cat(parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +42,8 @@ class Learner:
         self.state = InnerState(0, None, None)
 
     def forward(self, inputs: Tensor) -> MainOutput:
-        """Features and logits under the run's precision; logits in the parameters' dtype."""
-        with self.setup.autocast():
+        """Features and logits in the parameters' dtype: under the run's precision in training, else in full."""
+        with self.setup.autocast() if self.model.training else nullcontext():
             output = self.model(inputs)
         dtype = self.flat.vector.dtype
         return MainOutput(output.features.to(dtype), output.logits.to(dtype))
@@ -102,12 +103,14 @@ class CorrectorLearner:
     """
 
     def __init__(self, main: Learner, settings: CorrectorSettings, lr: float) -> None:
+        self.main = main
         self.network = main.setup.make_corrector(main.model, settings)
         self.flat = FlatParameters(self.network)
         self.adam = torch.optim.Adam([self.flat.vector], lr=lr, amsgrad=True)
 
     def __call__(self, features: Tensor, given: Tensor) -> Tensor:
-        """g_a(h, y') [n, K]; see `Corrector.forward`."""
+        """g_a(h, y') [n, K] in the mode the main model is in; see `Corrector.forward`."""
+        self.network.train(self.main.model.training)
         return self.network(features, given)
 
     def take_step(self, gradient: Tensor) -> None:
