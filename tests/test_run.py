@@ -16,8 +16,10 @@ from sklearn.datasets import load_digits
 import ebomlc.methods.ebomlc as ebomlc_room
 from ebomlc import fit
 from ebomlc.config import RunConfig, build
+from ebomlc.data import readers
 from ebomlc.data.encoders import load_encoder
 from ebomlc.data.inputs import Inputs
+from ebomlc.data.official import OfficialSet
 from ebomlc.errors import InputError
 from ebomlc.methods import METHODS
 
@@ -79,9 +81,7 @@ def test_saved_weights_and_encoder_repeat_the_predictions(run):
     encoder, class_names = load_encoder(run.folder / "encoder")
     state = load_file(run.folder / "main.safetensors")
     frame = pd.read_parquet(run.folder / "labels.parquet").head(200)
-    from ebomlc.data.readers import read_built_in
-
-    rows = read_built_in("digits", None)[0].inputs
+    rows = readers.read_built_in("digits", None)[0].inputs
     inputs = torch.as_tensor(encoder.encode(Inputs(rows.kind, rows.values[:200], rows.columns)))
     hidden = torch.relu(inputs @ state["body.1.weight"].T + state["body.1.bias"])
     logits = hidden @ state["head.weight"].T + state["head.bias"]
@@ -147,6 +147,30 @@ def test_the_band_of_ebomlc_catches_a_broken_ingredient(broken, tmp_path, monkey
     summary = fit("digits", **NOISY_DIGITS, method="ebomlc", epochs=30, out=tmp_path / "run").summary
     (low, _), (suggested_low, _) = BANDS["ebomlc"]
     assert summary["test_accuracy"] < low or summary["suggested_label_accuracy"] < suggested_low
+
+
+@pytest.fixture
+def digit_images(monkeypatch):
+    """scikit-learn's digits as the uint8 images they are, under the name of a built-in set."""
+    images, digits = load_digits(return_X_y=True)
+    pixels = (images.reshape(-1, 1, 8, 8) * 15.9).astype(np.uint8)
+    names = tuple(str(k) for k in range(10))
+    official = OfficialSet(pixels[:1400], digits[:1400], pixels[1400:], digits[1400:], names)
+    monkeypatch.setitem(readers.BUILT_IN, "digits", lambda _: official)
+
+
+@pytest.mark.parametrize("method", ["ce", "mlc", "ebomlc"])
+def test_images_train_a_cnn(method, digit_images, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("[training]\naugment = true\n")
+    run = fit("digits", **NOISY_DIGITS, method=method, epochs=16, config=config, out=tmp_path / "run")
+    assert run.summary["model"] == "cnn"
+    assert run.summary["precision"] == "float32" or method != "ebomlc"
+    assert run.summary["test_accuracy"] > {"ce": 0.5, "mlc": 0.6, "ebomlc": 0.6}[method]
+    stored = load_file(run.folder / "main.safetensors")
+    mean = load_digits().images[:1400].mean() * 15.9 / 255
+    assert float(stored["body.0.mean"].squeeze()) == pytest.approx(mean, abs=0.002)
+    assert all(np.isfinite(value.numpy()).all() for value in stored.values())
 
 
 def test_divergence_is_reported_and_the_last_good_epoch_kept(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from sklearn.metrics import balanced_accuracy_score
 from ebomlc.config import (
     MethodConfig,
     RunConfig,
+    TrainingConfig,
     automatic_epochs,
     automatic_weight_decay,
     build,
@@ -36,7 +37,7 @@ from ebomlc.data.pool import Pool, load_pool
 from ebomlc.data.splits import split_hash
 from ebomlc.errors import InputError, TrainingDivergedError
 from ebomlc.labels.correct import correct
-from ebomlc.methods import Method, Setup, find_method
+from ebomlc.methods import Entry, Method, Setup, find_method
 from ebomlc.models import InputShape, MainModel, build_model, choose_model
 from ebomlc.records import Batch, IntArray, LabelTable
 from ebomlc.seeding import seed_global
@@ -197,7 +198,6 @@ def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | Non
                 job.loader,
                 job.heldout,
                 job.config.training,
-                job.epochs,
                 CsvTracker(out / METRICS),
                 quiet=say is None,
             )
@@ -242,7 +242,6 @@ class _Job:
     method: Method
     loader: PairedLoader
     heldout: Batch
-    epochs: int
 
 
 def _prepare(config: RunConfig, say: Say) -> _Job:
@@ -264,24 +263,10 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
 
     seed_global(config.seed)
     loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth)
-    epochs = config.training.epochs or automatic_epochs(len(loader))
-    if epochs < entry.min_epochs:
-        raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
-    decay = config.training.weight_decay
-    if decay is None:
-        decay = CONVOLUTION_WEIGHT_DECAY
-        if model_name == "mlp":
-            decay = automatic_weight_decay(len(pool.ids), pool.inputs.kind)
-    training = replace(config.training, epochs=epochs, weight_decay=decay)
+    training = _decide_training(config.training, entry, pool, model_name, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
-    precision = choose_precision(config.training, make_model, probe, uses_gap=entry.uses_gap)
-    setup = Setup(
-        make_model,
-        pool.n_classes,
-        make_optimizer(training),
-        precision.autocast,
-        config.training.joint_forward,
-    )
+    precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
+    setup = Setup(make_model, pool.n_classes, make_optimizer(training), precision.autocast, training.joint_forward)
     effective = replace(
         config,
         model=replace(config.model, name=model_name),
@@ -290,7 +275,21 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
     )
     say(_announcement(effective, pool, precision, device, len(loader)))
     heldout = _rows(pool, encoded, pool.split.heldout, device)
-    return _Job(effective, pool, encoder, encoded, precision, entry.create(settings, setup), loader, heldout, epochs)
+    return _Job(effective, pool, encoder, encoded, precision, entry.create(settings, setup), loader, heldout)
+
+
+def _decide_training(
+    config: TrainingConfig, entry: Entry, pool: Pool, model: str, steps_per_epoch: int
+) -> TrainingConfig:
+    """The training section with what was left to the tool filled in."""
+    epochs = config.epochs or automatic_epochs(steps_per_epoch)
+    if epochs < entry.min_epochs:
+        raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
+    decay = config.weight_decay
+    if decay is None:
+        is_mlp = model == "mlp"
+        decay = automatic_weight_decay(len(pool.ids), pool.inputs.kind) if is_mlp else CONVOLUTION_WEIGHT_DECAY
+    return replace(config, epochs=epochs, weight_decay=decay)
 
 
 def _input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:

@@ -60,17 +60,18 @@ def loader(n=40, batch=10):
     return PairedLoader(rows(n), rows(6, 0), batch_size=batch, trusted_batch_size=4, seed=0)
 
 
-CONFIG = TrainingConfig(lr=0.1)
+def config(epochs):
+    return TrainingConfig(lr=0.1, epochs=epochs)
 
 
 def test_last_epoch_is_chosen_with_few_heldout_rows():
-    training = engine.fit(Scripted(), loader(), rows(299, 0), CONFIG, 3, NullTracker(), quiet=True)
+    training = engine.fit(Scripted(), loader(), rows(299, 0), config(3), NullTracker(), quiet=True)
     assert (training.chosen.epoch, training.last.epoch, training.steps) == (3, 3, 12)
 
 
 def test_best_epoch_is_chosen_with_enough_heldout_rows():
     # the bias starts tied and then prefers class 1, so that class 1 is right from the first epoch on and never better
-    training = engine.fit(Scripted(), loader(), rows(300, 1), CONFIG, 3, NullTracker(), quiet=True)
+    training = engine.fit(Scripted(), loader(), rows(300, 1), config(3), NullTracker(), quiet=True)
     assert (training.chosen.epoch, training.last.epoch) == (1, 3)
     assert training.chosen.heldout_accuracy == 1.0
     method = Scripted()
@@ -80,14 +81,14 @@ def test_best_epoch_is_chosen_with_enough_heldout_rows():
 
 
 def test_without_heldout_rows_nothing_is_claimed():
-    training = engine.fit(Scripted(), loader(), rows(0), CONFIG, 2, NullTracker(), quiet=True)
+    training = engine.fit(Scripted(), loader(), rows(0), config(2), NullTracker(), quiet=True)
     assert training.last.heldout_accuracy is None
     assert training.chosen.epoch == 2
 
 
 def test_nan_stops_at_its_step_and_keeps_the_last_good_epoch():
     method = Scripted(fails_at=7)
-    training = engine.fit(method, loader(), rows(5, 0), CONFIG, 5, NullTracker(), quiet=True)
+    training = engine.fit(method, loader(), rows(5, 0), config(5), NullTracker(), quiet=True)
     assert training.divergence is not None
     assert training.divergence.step == 7
     assert training.divergence.lr == method.rates[6]
@@ -99,12 +100,12 @@ def test_nan_stops_at_its_step_and_keeps_the_last_good_epoch():
 
 def test_nan_in_the_first_epoch_keeps_nothing():
     with pytest.raises(TrainingDivergedError, match="step 2"):
-        engine.fit(Scripted(fails_at=2), loader(), rows(5, 0), CONFIG, 5, NullTracker(), quiet=True)
+        engine.fit(Scripted(fails_at=2), loader(), rows(5, 0), config(5), NullTracker(), quiet=True)
 
 
 def test_rows_of_metrics_average_over_the_epoch(tmp_path):
     path = tmp_path / "metrics.csv"
-    engine.fit(Scripted(), loader(), rows(5, 0), CONFIG, 2, CsvTracker(path), quiet=True)
+    engine.fit(Scripted(), loader(), rows(5, 0), config(2), CsvTracker(path), quiet=True)
     with path.open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in table] == [2.5, 6.5]
@@ -121,9 +122,9 @@ def test_rows_of_metrics_average_over_the_epoch(tmp_path):
     ],
 )
 def test_schedules(schedule, expected):
-    config = TrainingConfig(lr=0.1, schedule=schedule, lr_floor=0.01)
+    settings = TrainingConfig(lr=0.1, schedule=schedule, lr_floor=0.01)
     for progress, rate in expected.items():
-        assert learning_rate(config, progress) == pytest.approx(rate)
+        assert learning_rate(settings, progress) == pytest.approx(rate)
 
 
 def test_predictions_leave_no_trace():

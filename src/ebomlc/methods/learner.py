@@ -59,13 +59,15 @@ class Learner:
         )
 
     def noisy_log_probabilities(self, noisy: Batch, trusted: Batch) -> Callable[[dict[str, Tensor]], Tensor]:
-        """Log p_w(x') [n, K] as a function of the weights by name, batched as `forward_lower` batches it."""
+        """Log p_w(x') [n, K] as a function of the weights by name, batched as `forward_lower` batches it.
+
+        In full precision: torch's autocast casts weights but not their tangents, and then fails.
+        """
         inputs = torch.cat([noisy.inputs, trusted.inputs]) if self.setup.joint_forward else noisy.inputs
 
         def at(weights: dict[str, Tensor]) -> Tensor:
-            with self.setup.autocast():
-                output: MainOutput = functional_call(self.model, weights, (inputs,))
-            return output.logits[: len(noisy)].to(self.flat.vector.dtype).log_softmax(dim=1)
+            output: MainOutput = functional_call(self.model, weights, (inputs,))
+            return output.logits[: len(noisy)].log_softmax(dim=1)
 
         return at
 

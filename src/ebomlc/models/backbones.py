@@ -56,8 +56,8 @@ class StandardisePixels(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised images, in the dtype of the buffers."""
@@ -76,7 +76,7 @@ def small_cnn_body(channels: int) -> nn.Sequential:
     """Four 3x3 convolutions with batch norm, strided twice, averaged to 64 features."""
 
     def block(before: int, after: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
     return nn.Sequential(
         *block(channels, 32, 1), *block(32, 32, 2), *block(32, 64, 1), *block(64, 64, 2), GlobalAverage()
@@ -113,8 +113,8 @@ class ResidualBlock(nn.Module):
         if self.new_channels:
             thinned = maps[:, :, :: self.stride, :: self.stride]
             shortcut = F.pad(thinned, (0, 0, 0, 0, self.new_channels // 2, self.new_channels - self.new_channels // 2))
-        inner = F.relu(self.norm1(self.conv1(maps)))
-        return F.relu(self.norm2(self.conv2(inner)) + shortcut)
+        inner = F.relu(self.norm1(self.conv1(maps)), inplace=True)
+        return F.relu(self.norm2(self.conv2(inner)).add_(shortcut), inplace=True)
 
 
 def resnet_body(depth: int, channels: int) -> nn.Sequential:
@@ -128,7 +128,7 @@ def resnet_body(depth: int, channels: int) -> nn.Sequential:
         Of the input images.
     """
     blocks_per_stage = (depth - 2) // 6
-    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
     before = 16
     for after in (16, 32, 64):
         for index in range(blocks_per_stage):

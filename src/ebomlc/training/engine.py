@@ -115,7 +115,6 @@ def fit(
     loader: PairedLoader,
     heldout: Batch,
     config: TrainingConfig,
-    epochs: int,
     tracker: Tracker,
     *,
     quiet: bool = False,
@@ -131,9 +130,7 @@ def fit(
     heldout : Batch
         Trusted rows that are only watched; may be empty.
     config : TrainingConfig
-        Schedule and rates.
-    epochs : int
-        How many.
+        Epochs, which must be decided by now, schedule and rates.
     tracker : Tracker
         Takes one row an epoch.
     quiet : bool
@@ -145,6 +142,9 @@ def fit(
         Where the loss stops being finite before the first epoch is done. Later, the loop ends with what it had.
     """
     started = time.monotonic()
+    if config.epochs is None:
+        raise ValueError("the number of epochs must be decided before training")
+    epochs = config.epochs
     total = epochs * len(loader)
     step = 0
     last = chosen = None
