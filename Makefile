@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow torture bench lint types layers fast format clean
+.PHONY: demo test slow bench lint types layers fast format clean
 
 demo: $(READY)
 	$(BIN)/ebomlc demo --out demo
@@ -25,8 +25,6 @@ fast: $(READY)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
-
-torture: slow
 
 bench: $(READY)
 	$(BIN)/python benchmarks/real_data.py

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ebomlc.run import Run, fit
 
-__all__ = ["Run", "fit"]
+__all__ = ["Run", "__version__", "fit"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute
     """Import on first use, so that ``import ebomlc`` costs nothing."""
-    if name not in __all__:
+    if name not in ("Run", "fit"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ebomlc import run
 

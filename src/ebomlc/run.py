@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
+from ebomlc import __version__
 from ebomlc.config import (
     MethodConfig,
     RunConfig,
@@ -205,9 +206,10 @@ def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | Non
         shutil.rmtree(out)
         raise
     engine.restore(job.method, training.last)
-    test_last = _test_accuracies(job)
-    engine.restore(job.method, training.chosen)
-    test_chosen = _test_accuracies(job)
+    test_last = test_chosen = _test_accuracies(job)
+    if training.chosen is not training.last:
+        engine.restore(job.method, training.chosen)
+        test_chosen = _test_accuracies(job)
     pool = job.pool
     labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
     write_atomically(out / LABELS, lambda path: labels.to_frame().to_parquet(path, index=False))
@@ -399,8 +401,11 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
         "model": config.model.name,
         "seed": config.seed,
         "commit": commit(),
-        "versions": {name: version(name) for name in ("ebomlc", "torch", "numpy", "scikit-learn")}
-        | {"python": platform.python_version()},
+        "versions": {
+            "ebomlc": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+        },
         "data": config.data.noisy,
         "noise": config.data.noise,
         "n_noisy": len(split.noisy),

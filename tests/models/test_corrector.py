@@ -44,3 +44,10 @@ def test_skip_link_mixes_the_given_label_in():
             torch.testing.assert_close(kept, torch.full((6,), expected))
         else:
             assert bool((kept < 0.9).all())
+
+
+def test_scale_and_offset_of_the_features_do_not_matter():
+    corrector = Corrector(5, 4, CorrectorSettings())
+    features, given = torch.randn(8, 5), torch.randint(4, (8,))
+    torch.testing.assert_close(corrector(features, given), corrector(0.01 * features + 3, given), rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(corrector(features, given), corrector(features.flip(0), given), atol=1e-3)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ebomlc import __version__
 from ebomlc.cli.demo import demo
 from ebomlc.cli.fit import fit
 from ebomlc.errors import InputError, TrainingDivergedError
@@ -28,9 +29,7 @@ app.command()(demo)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"ebomlc {version('ebomlc')}")
+        typer.echo(f"ebomlc {__version__}")
         raise typer.Exit
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from ebomlc.bilevel.barrier import mixed_cross_entropy
 from ebomlc.bilevel.flat import FlatParameters
-from ebomlc.bilevel.inner import InnerState, inner_step
+from ebomlc.bilevel.inner import InnerState, initial_state, inner_step
 from ebomlc.methods.base import Setup
 from ebomlc.models import CorrectorSettings, MainModel, MainOutput
 from ebomlc.records import Batch
@@ -39,7 +39,7 @@ class Learner:
         self.setup = setup
         self.model: MainModel = setup.make_model()
         self.flat = FlatParameters(self.model)
-        self.state = InnerState(0, None, None)
+        self.state = initial_state()
 
     def forward(self, inputs: Tensor) -> MainOutput:
         """Features and logits in the parameters' dtype: under the run's precision in training, else in full."""

@@ -35,6 +35,9 @@ class CorrectorSettings:
 class Corrector(nn.Module):
     """g_a(h, y'): a distribution over the K classes from features and the given label (Zheng et al. 2021).
 
+    Each row of features is brought to mean 0 and deviation 1 first. The pooled features of a convolutional network are
+    small beside the label embedding, and a corrector that hardly sees them copies the given label (results/LOG.md).
+
     Parameters
     ----------
     feature_dim, n_classes : int
@@ -76,7 +79,8 @@ class Corrector(nn.Module):
         Tensor, shape [n, K]
             Rows sum to 1.
         """
-        joined = torch.cat([features.detach().to(self.embedding.weight.dtype), self.embedding(given)], dim=1)
+        seen = F.layer_norm(features.detach().to(self.embedding.weight.dtype), features.shape[1:])
+        joined = torch.cat([seen, self.embedding(given)], dim=1)
         hidden = self.hidden(joined)
         corrected = self.head(hidden).softmax(dim=1)
         if self.gate is None:
