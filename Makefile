@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: demo test slow bench lint types layers fast format clean
 
 demo: $(READY)
-	$(BIN)/ebomlc demo --out demo
+	$(BIN)/ebomlc demo --out demo --overwrite
 
 test: lint types layers fast
 

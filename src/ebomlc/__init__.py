@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ebomlc.version import __version__
+
 if TYPE_CHECKING:
     from ebomlc.run import Run, fit
 
 __all__ = ["Run", "__version__", "fit"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute

@@ -281,6 +281,36 @@ def _check_type(value: object, kind: Any, name: str, key: str, where: str) -> No
         raise InputError(f"{where}: {key} is {value!r}: must be {name}")
 
 
+EXCLUSIVE = {"text": "features", "features": "text", "trusted": "n_trusted", "n_trusted": "trusted", "noise": "truth"}
+
+
+def merge_options(tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of a configuration file under options that were given beside it, which come first.
+
+    Parameters
+    ----------
+    tables : mapping
+        As `read_toml` gives them.
+    options : mapping
+        The same structure; None means not given. An option takes the place of one in the file that it excludes, and
+        another method leaves the file's settings of its method behind.
+    """
+    merged: dict[str, Any] = {"data": {}, **tables}
+    method = dict(merged.get("method", {}))
+    chosen = options.get("method", {}).get("name")
+    if chosen is not None and chosen != method.get("name", MethodConfig.name):
+        merged["method"] = {"name": chosen}
+    for table, values in options.items():
+        if not isinstance(values, Mapping):
+            merged[table] = merged.get(table) if values is None else values
+            continue
+        given = {key: value for key, value in values.items() if value is not None}
+        excluded = {EXCLUSIVE[key] for key in given if table == "data" and key in EXCLUSIVE}
+        kept = {key: value for key, value in merged.get(table, {}).items() if key not in excluded}
+        merged[table] = {**kept, **given}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
 def to_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
     """A dataclass as nested plain dictionaries without the fields that are None, as TOML needs."""
 

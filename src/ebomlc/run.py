@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import balanced_accuracy_score
 
-from ebomlc import __version__
 from ebomlc.config import (
+    DataConfig,
     MethodConfig,
     RunConfig,
     TrainingConfig,
     automatic_epochs,
     automatic_weight_decay,
     build,
+    merge_options,
     read_toml,
     to_dict,
     to_toml,
@@ -35,22 +30,25 @@ from ebomlc.data.augment import random_crop_flip
 from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder, save_encoder
 from ebomlc.data.loader import PairedLoader
 from ebomlc.data.pool import Pool, load_pool
+from ebomlc.data.readers import BUILT_IN
 from ebomlc.data.splits import split_hash
-from ebomlc.errors import InputError, TrainingDivergedError
+from ebomlc.environment import commit, peak_memory_mb, versions
+from ebomlc.errors import InputError
 from ebomlc.labels.correct import correct
+from ebomlc.labels.scores import accuracy, balanced_accuracy, label_accuracies
 from ebomlc.methods import Entry, Method, Setup, find_method
 from ebomlc.models import InputShape, MainModel, build_model, choose_model
 from ebomlc.records import Batch, IntArray, LabelTable
+from ebomlc.run_folder import CONFIG, ENCODER, LABELS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, check_folder, new_run
 from ebomlc.seeding import seed_global
 from ebomlc.training import engine
-from ebomlc.training.checkpoint import save_state, write_atomically
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place, suitable_threads
 from ebomlc.training.engine import Training
+from ebomlc.training.states import save_state
 from ebomlc.training.trackers import CsvTracker
 
 Say = Callable[[str], None]
 
-CONFIG, SUMMARY, LABELS, METRICS = "config.toml", "summary.json", "labels.parquet", "metrics.csv"
 CROP_PADDING = 4
 CONVOLUTION_WEIGHT_DECAY = 5e-4
 
@@ -155,7 +153,7 @@ def fit(
         Where the loss stopped being a number in the first epoch.
     """
     tables = read_toml(Path(config)) if config is not None else {}
-    given = {
+    options = {
         "data": {
             "noisy": str(noisy) or None,
             "trusted": _text(trusted),
@@ -173,12 +171,9 @@ def fit(
         "method": {"name": method, "settings": settings},
         "model": {"name": model},
         "training": {"epochs": epochs, "device": device},
+        "seed": seed,
     }
-    merged: dict[str, Any] = {"data": {}, **tables}
-    for table, values in given.items():
-        merged[table] = {**merged.get(table, {}), **{key: value for key, value in values.items() if value is not None}}
-    if seed is not None:
-        merged["seed"] = seed
+    merged = merge_options(tables, options)
     return run(build(RunConfig, merged, "the configuration"), Path(out), overwrite=overwrite, say=say)
 
 
@@ -189,42 +184,39 @@ def _text(path: str | Path | None) -> str | None:
 def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | None = None) -> Run:
     """Do the whole job of a configuration; see `fit`."""
     started = time.monotonic()
-    _check_folder(out, overwrite)
+    check_folder(out, overwrite)
+    with torch.random.fork_rng():
+        return _run(config, out, started, say)
+
+
+def _run(config: RunConfig, out: Path, started: float, say: Say | None) -> Run:
     job = _prepare(config, say or _silent)
-    _create_folder(out, job)
-    try:
+    with new_run(out) as folder:
+        _save_inputs(job, folder)
         with suitable_threads(job.method.model):
             training = engine.fit(
                 job.method,
                 job.loader,
                 job.heldout,
                 job.config.training,
-                CsvTracker(out / METRICS),
+                CsvTracker(folder / METRICS),
                 quiet=say is None,
             )
-    except TrainingDivergedError:
-        shutil.rmtree(out)
-        raise
-    engine.restore(job.method, training.last)
-    test_last = test_chosen = _test_accuracies(job)
-    if training.chosen is not training.last:
-        engine.restore(job.method, training.chosen)
-        test_chosen = _test_accuracies(job)
-    pool = job.pool
-    labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
-    write_atomically(out / LABELS, lambda path: labels.to_frame().to_parquet(path, index=False))
-    save_state(out / "main.safetensors", job.method.model.state_dict())
-    save_state(out / "method.safetensors", job.method.state_dict())
-    summary = {
-        **_describe(job, training),
-        "test_accuracy": test_chosen["accuracy"],
-        "test_accuracy_last": test_last["accuracy"],
-        "test_balanced_accuracy": test_chosen["balanced_accuracy"],
-        **_label_accuracies(pool, labels),
-        "seconds": round(time.monotonic() - started, 2),
-        "peak_memory_mb": _peak_memory_mb(),
-    }
-    write_atomically(out / SUMMARY, lambda path: path.write_text(json.dumps(summary, indent=2) + "\n", "utf-8"))
+            scores = _test_scores(job, training)
+            pool = job.pool
+            labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
+        truth = np.array(pool.class_names, dtype=object)[pool.truth[pool.scored]]
+        summary = {
+            **_describe(job, training),
+            **scores,
+            **label_accuracies(labels, pool.scored, truth),
+            "seconds": round(time.monotonic() - started, 2),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        labels.to_frame().to_parquet(folder / LABELS, index=False)
+        save_state(folder / MAIN, job.method.model.state_dict())
+        save_state(folder / METHOD, job.method.state_dict())
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return Run(out, summary, labels)
 
 
@@ -257,12 +249,12 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
     encoded = encoder.encode(pool.inputs)
     shape = _input_shape(encoder, encoded)
     model_name = choose_model(config.model.name, shape)
-    if pool.test is not None:
-        encoder.encode(pool.test.inputs.take(np.arange(1)))  # a test set of another shape fails now, not at the end
 
     def make_model() -> MainModel:
         return place(build_model(replace(config.model, name=model_name), shape, pool.n_classes), device)
 
+    if entry.uses_gap:
+        torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
     seed_global(config.seed)
     loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth)
     training = _decide_training(config.training, entry, pool, model_name, len(loader))
@@ -271,13 +263,30 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
     setup = Setup(make_model, pool.n_classes, make_optimizer(training), precision.autocast, training.joint_forward)
     effective = replace(
         config,
+        data=_absolute(config.data),
         model=replace(config.model, name=model_name),
         method=MethodConfig(entry.name, to_dict(settings)),
-        training=training,
+        training=replace(training, device=device.type, precision=precision.name, augment=loader.augment is not None),
     )
     say(_announcement(effective, pool, precision, device, len(loader)))
     heldout = _rows(pool, encoded, pool.split.heldout, device)
     return _Job(effective, pool, encoder, encoded, precision, entry.create(settings, setup), loader, heldout)
+
+
+def _absolute(data: DataConfig) -> DataConfig:
+    """The same files from whatever folder the configuration is used."""
+
+    def resolve(name: str | None) -> str | None:
+        return name if name is None or name in BUILT_IN else str(Path(name).resolve())
+
+    return replace(
+        data,
+        noisy=resolve(data.noisy) or "",
+        trusted=resolve(data.trusted),
+        test=resolve(data.test),
+        truth=resolve(data.truth),
+        data_dir=resolve(data.data_dir),
+    )
 
 
 def _decide_training(
@@ -343,54 +352,31 @@ def _announcement(
     )
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder to make")
-    if not any(out.iterdir()):
-        return
-    if not (out / CONFIG).exists():
-        raise InputError(f"{out} is not empty and holds no run; choose another folder, nothing in it was touched")
-    if not overwrite:
-        raise InputError(f"{out} already holds a run; choose another folder, or replace it with --overwrite")
+def _save_inputs(job: _Job, folder: Path) -> None:
+    """What is known before the training: configuration, split and encoder."""
+    (folder / CONFIG).write_text(to_toml(job.config), encoding="utf-8")
+    split = job.pool.split
+    ids = job.pool.ids.astype(str)
+    np.savez(folder / SPLIT, ids=ids, noisy=split.noisy, trusted=split.trusted, heldout=split.heldout)
+    save_encoder(job.encoder, job.pool.inputs.kind, job.pool.class_names, folder / ENCODER)
 
 
-def _create_folder(out: Path, job: _Job) -> None:
-    if out.exists():
-        shutil.rmtree(out)
-    (out / "encoder").mkdir(parents=True)
-    write_atomically(out / CONFIG, lambda path: path.write_text(to_toml(job.config), "utf-8"))
-    write_atomically(out / "split.npz", lambda path: _save_split(job.pool, path))
-    save_encoder(job.encoder, job.pool.inputs.kind, job.pool.class_names, out / "encoder")
-
-
-def _save_split(pool: Pool, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, ids=pool.ids.astype(str), **pool.split.arrays())
-
-
-def _test_accuracies(job: _Job) -> dict[str, float | None]:
+def _test_scores(job: _Job, training: Training) -> dict[str, float | None]:
+    """Scores on the test rows after the last and the chosen epoch; leaves the method at the chosen one."""
+    engine.restore(job.method, training.chosen)
     test = job.pool.test
     if test is None:
-        return {"accuracy": None, "balanced_accuracy": None}
-    inputs = torch.as_tensor(job.encoder.encode(test.inputs))
-    predicted = engine.predict(job.method, inputs.to(job.heldout.inputs.device)).argmax(1).cpu().numpy()
+        return {"test_accuracy": None, "test_accuracy_last": None, "test_balanced_accuracy": None}
+    inputs = torch.as_tensor(job.encoder.encode(test.inputs)).to(job.heldout.inputs.device)
+    chosen = last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
+    if training.last is not training.chosen:
+        engine.restore(job.method, training.last)
+        last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
+        engine.restore(job.method, training.chosen)
     return {
-        "accuracy": float((predicted == test.labels).mean()),
-        "balanced_accuracy": float(balanced_accuracy_score(test.labels, predicted)),
-    }
-
-
-def _label_accuracies(pool: Pool, labels: LabelTable) -> dict[str, float | None]:
-    """Shares of the noisy rows of known truth whose given, and whose suggested label is right."""
-    rows = pool.scored
-    if not len(rows):
-        return {"given_label_accuracy": None, "suggested_label_accuracy": None}
-    truth = np.array(pool.class_names, dtype=object)[pool.truth[rows]]
-    return {
-        "given_label_accuracy": float((labels.given_label[rows] == truth).mean()),
-        "suggested_label_accuracy": float((labels.suggested_label[rows] == truth).mean()),
+        "test_accuracy": accuracy(chosen, test.labels),
+        "test_accuracy_last": accuracy(last, test.labels),
+        "test_balanced_accuracy": balanced_accuracy(chosen, test.labels),
     }
 
 
@@ -401,11 +387,7 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
         "model": config.model.name,
         "seed": config.seed,
         "commit": commit(),
-        "versions": {
-            "ebomlc": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "scikit-learn")},
-        },
+        "versions": versions(),
         "data": config.data.noisy,
         "noise": config.data.noise,
         "n_noisy": len(split.noisy),
@@ -423,25 +405,3 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
         "heldout_accuracy": training.chosen.heldout_accuracy,
         "heldout_accuracy_last": training.last.heldout_accuracy,
     }
-
-
-def commit() -> str | None:
-    """Commit of the source that runs, with ``+changes`` where the tree differs; None outside a checkout of it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "run.py")
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _peak_memory_mb() -> float:
-    """Most memory this process has held: on the GPU where one was used, else resident."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if platform.system() == "Darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

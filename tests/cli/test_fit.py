@@ -13,6 +13,7 @@ import pytest
 from ebomlc.cli.main import main
 from ebomlc.data.splits import split_hash
 from ebomlc.records import Split
+from ebomlc.version import __version__
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 QUICK = ("--epochs", "1", "--method", "trusted-only")
@@ -153,7 +154,7 @@ def test_an_option_comes_before_the_configuration(ebomlc):
 
 def test_a_run_is_replaced_when_asked(ebomlc):
     assert ebomlc(*fit_own("--seed", "3"))[0] == 0
-    Path("run/left.txt").write_text("from the first run")
+    Path("run/mine.txt").write_text("not of the run")
     code, _, complaints = ebomlc(*fit_own("--seed", "4"))
     assert (code, complaints) == (
         2,
@@ -162,7 +163,36 @@ def test_a_run_is_replaced_when_asked(ebomlc):
     assert json.loads(Path("run/summary.json").read_text())["seed"] == 3
     assert ebomlc(*fit_own("--seed", "4", "--overwrite"))[0] == 0
     assert json.loads(Path("run/summary.json").read_text())["seed"] == 4
-    assert not Path("run/left.txt").exists()
+    assert Path("run/mine.txt").read_text() == "not of the run"
+
+
+def test_a_run_stays_until_the_next_one_is_whole(ebomlc, monkeypatch):
+    assert ebomlc(*fit_own("--seed", "3"))[0] == 0
+    monkeypatch.setattr("ebomlc.training.engine.learning_rate", lambda config, progress: 1e30)
+    assert ebomlc(*fit_own("--seed", "4", "--overwrite"))[0] == 3
+    assert json.loads(Path("run/summary.json").read_text())["seed"] == 3
+    assert not list(Path().glob(".*partial"))
+
+
+def test_a_folder_with_somebodys_configuration_is_no_run(ebomlc):
+    Path("config.toml").write_text("seed = 1\n")
+    code, _, complaints = ebomlc(*fit_own("--config", "config.toml", "--overwrite", "--out", "."))
+    assert code == 2
+    assert "holds no run" in complaints
+    assert Path("noisy.csv").exists()
+
+
+def test_options_come_before_the_configuration(ebomlc):
+    assert ebomlc(*fit_own())[0] == 0
+    code, _, complaints = ebomlc("fit", "--config", "run/config.toml", "--method", "ce", "--out", "other")
+    assert (code, complaints) == (0, "")
+    assert json.loads(Path("other/summary.json").read_text())["method"] == "ce"
+
+
+def test_a_built_in_set_is_not_trusted_to_itself(ebomlc):
+    code, _, complaints = ebomlc("fit", "digits", "--noise", "flip:0.4", "--trusted", "digits", "--out", "run")
+    assert code == 2
+    assert "would train on its test rows" in complaints
 
 
 def test_an_empty_folder_is_filled(ebomlc):
@@ -298,15 +328,19 @@ def test_epochs_must_be_a_number(ebomlc):
 # --- a loss that is no number -----------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_ends_with_three_and_keeps_the_last_good_epoch(ebomlc, folder):
-    (folder / "fast.toml").write_text("[training]\nlr = 1e30\nepochs = 5\nbatch_size = 40\n")
-    command = ["fit", "noisy.csv", *TRUSTED, "--method", "ce", "--config", "fast.toml", "--out", "run"]
+def test_a_loss_that_is_no_number_ends_with_three_and_keeps_the_last_good_epoch(ebomlc, monkeypatch):
+    monkeypatch.setattr(
+        "ebomlc.training.engine.learning_rate", lambda config, progress: 0.1 if progress < 0.5 else 1e30
+    )
+    command = ["fit", "noisy.csv", *TRUSTED, "--method", "ce", "--epochs", "4", "--out", "run"]
     code, _, complaints = ebomlc(*command)
     assert code == 3
-    assert complaints.startswith("error: the loss became NaN or infinite at step ")
+    assert complaints.startswith("error: loss or weights became NaN or infinite at step ")
     assert "learning rate" in complaints
     assert "the last good epoch was kept" in complaints
-    assert len(pd.read_parquet("run/labels.parquet")) == 50
+    table = pd.read_parquet("run/labels.parquet")
+    assert len(table) == 50
+    assert table["suggestion_confidence"].notna().all()
 
 
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(ebomlc, folder):
@@ -314,7 +348,7 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(ebomlc, fold
     command = ["fit", "noisy.csv", *TRUSTED, "--method", "ce", "--config", "fast.toml", "--out", "run"]
     code, _, complaints = ebomlc(*command)
     assert code == 3
-    assert complaints.startswith("error: the loss became NaN or infinite at step ")
+    assert complaints.startswith("error: loss or weights became NaN or infinite at step ")
     assert complaints.count("\n") == 1
     assert not Path("run").exists()
 
@@ -354,6 +388,4 @@ def test_help_names_every_option(ebomlc, monkeypatch):
 
 
 def test_the_version_is_the_packages(ebomlc):
-    from importlib.metadata import version
-
-    assert ebomlc("--version")[:2] == (0, f"ebomlc {version('ebomlc')}\n")
+    assert ebomlc("--version")[:2] == (0, f"ebomlc {__version__}\n")

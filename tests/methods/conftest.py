@@ -26,7 +26,14 @@ def norm_cnn() -> MainModel:
     return MainModel(body, 4, N_CLASSES)
 
 
+def dropout_mlp() -> MainModel:
+    return MainModel(nn.Sequential(nn.Linear(5, 40), nn.Dropout(0.5)), 40, N_CLASSES)
+
+
 MODELS = {"mlp": (mlp, (5,)), "norm_cnn": (norm_cnn, (2, 6, 6))}
+
+
+ALL_MODELS = {**MODELS, "dropout": (dropout_mlp, (5,))}
 
 
 @pytest.fixture(params=MODELS)
@@ -38,7 +45,7 @@ class Problem:
     """A setup whose models all start from the same weights, and batches for it."""
 
     def __init__(self, kind: str, optimizer=None) -> None:
-        make, self.shape = MODELS[kind]
+        make, self.shape = ALL_MODELS[kind]
         torch.manual_seed(1)
         self.start = make().double()
         self.optimizer = optimizer or SGD(momentum=0.9, weight_decay=1e-2)

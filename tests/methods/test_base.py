@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
+from ebomlc.bilevel import RandomReplay
 from ebomlc.errors import InputError
 from ebomlc.methods import METHODS, EpochContext, StepContext, find_method
 from ebomlc.methods.learner import halve
@@ -74,21 +77,69 @@ def test_state_restores_the_suggestions(name, problem):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_gradient_is_reduced_before_use(name):
-    """Two ranks with the same rows average to what one rank computes; doubling in `reduce` must change the step."""
+def test_two_ranks_take_the_step_of_their_averaged_gradients(name):
+    """Two ranks with other rows each, in lockstep, end with equal weights: only if every gradient was averaged."""
     problem = Problem("mlp")
-    outcomes = []
-    for factor in (1.0, 1.0, 2.0):
-        torch.manual_seed(3)
+    meeting, sums = threading.Barrier(2), {}
+
+    def work(rank, outcome):
+        turn = 0
+
+        def reduce(gradient):
+            nonlocal turn
+            turn += 1
+            sums[rank, turn] = gradient
+            meeting.wait(timeout=20)
+            mean = (sums[0, turn] + sums[1, turn]) / 2
+            meeting.wait(timeout=20)
+            return mean
+
         entry = METHODS[name]
-        method = entry.create(entry.parse_settings({}), problem.setup)
-        noisy, trusted = problem.batches(0)
-        noisy = Batch(noisy.inputs, noisy.given, noisy.given, noisy.index)
-        method.step(noisy, trusted, StepContext(0.1, 0.0, reduce=lambda g, factor=factor: factor * g))
-        weights = [p.detach().clone() for p in method.model.parameters()]
-        outcomes.append(torch.cat([w.flatten() for w in weights]))
-    assert torch.equal(outcomes[0], outcomes[1])
-    assert not torch.equal(outcomes[0], outcomes[2])
+        method = methods[rank]
+        for index in range(3):
+            noisy, trusted = problem.batches(10 * index + rank)
+            if entry.needs_truth:
+                noisy = Batch(noisy.inputs, noisy.given, noisy.given, noisy.index)
+            method.step(noisy, trusted, StepContext(0.1, 0.0, reduce))
+        outcome[rank] = [p.detach().clone() for p in method.model.parameters()]
+        outcome[rank] += [value.clone() for value in method.state_dict().values()]
+
+    methods, outcome = [], {}
+    for _ in range(2):
+        torch.manual_seed(3)
+        methods.append(METHODS[name].create(METHODS[name].parse_settings({}), problem.setup))
+    threads = [threading.Thread(target=work, args=(rank, outcome)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    for ours, theirs in zip(outcome[0], outcome[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ebomlc", "mlc", "mlc-barrier"])
+def test_dropout_masks_are_the_same_wherever_a_batch_is_evaluated_twice(name, monkeypatch):
+    """With one learning rate of zero nothing moves, so that a gap or a second forward can only differ by its masks."""
+    problem = Problem("dropout")
+    entry = METHODS[name]
+    method = entry.create(entry.parse_settings({}), problem.setup)
+    seen = []
+    method.model.body[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.detach() != 0))
+    noisy, trusted = problem.batches(0)
+    report = method.step(noisy, trusted, StepContext(0.0, 0.0))
+    masks = [mask for mask in seen if len(mask) == len(noisy)]
+    if name == "mlc":
+        method.model.train()
+        replay = RandomReplay(method.model)
+        first = method.main.forward(noisy.inputs).logits.log_softmax(1)
+        with replay.again():
+            at = method.main.noisy_log_probabilities(noisy, trusted)
+            second = at(method.main.flat.unflatten(method.main.flat.vector))
+        torch.testing.assert_close(first, second)
+    else:
+        assert len(masks) >= 2
+        assert float(report.measures["gap"]) == pytest.approx(0.0, abs=1e-12)
+    assert all(torch.equal(masks[0], mask) for mask in masks[1:])
 
 
 def test_suggestions_do_not_depend_on_the_batch_or_on_chance(problem):

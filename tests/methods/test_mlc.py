@@ -133,7 +133,12 @@ def test_naive_barrier_equals_the_plain_form(problem, gap_gradient):
         noisy, trusted = problem.batches(index)
         main, meta = barrier_reference(method, settings, noisy, trusted, lr)
         weights, _ = method.main.look_ahead(method.main.flat.flatten(main), lr)
+        expected = copy.deepcopy(method.model)
+        expected(noisy.inputs)
+        expected(halve(trusted)[0].inputs)
         method.step(noisy, trusted, StepContext(lr, 0.0))
+        for ours, theirs in zip(method.model.buffers(), expected.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
         torch.testing.assert_close(method.main.flat.vector, weights, rtol=1e-8, atol=1e-11)
         torch.testing.assert_close(
             method.corrector.flat.vector.grad, method.corrector.flat.flatten(meta), rtol=1e-6, atol=1e-10

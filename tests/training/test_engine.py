@@ -21,7 +21,8 @@ from ebomlc.training.trackers import CsvTracker, NullTracker
 class Scripted:
     """A method that only counts: predicts class 1 from a weight that grows by one a step, and fails when told to."""
 
-    def __init__(self, fails_at: int | None = None) -> None:
+    def __init__(self, fails_at: int | None = None, ruins_at: int | None = None) -> None:
+        self.ruins_at = ruins_at
         self.model = MainModel(nn.Flatten(), 1, 2)
         nn.init.zeros_(self.model.head.weight)
         nn.init.zeros_(self.model.head.bias)
@@ -38,7 +39,7 @@ class Scripted:
         self.steps += 1
         self.rates.append(context.lr)
         with torch.no_grad():
-            self.model.head.bias[1] += 1
+            self.model.head.bias[1] += float("inf") if self.steps == self.ruins_at else 1
         loss = float("nan") if self.steps == self.fails_at else float(self.steps)
         return StepReport(torch.tensor(loss), {"twice": torch.tensor(2.0 * self.steps)})
 
@@ -96,6 +97,14 @@ def test_nan_stops_at_its_step_and_keeps_the_last_good_epoch():
     assert "training.lr" in str(training.divergence)
     assert training.last.epoch == 1
     assert int(training.last.method["steps"]) == 4
+
+
+def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept():
+    training = engine.fit(Scripted(ruins_at=8), loader(), rows(5, 0), config(2), NullTracker(), quiet=True)
+    assert training.divergence is not None
+    assert training.divergence.step == 8
+    assert training.last.epoch == 1
+    assert all(value.isfinite().all() for value in training.last.main.values())
 
 
 def test_nan_in_the_first_epoch_keeps_nothing():

@@ -15,7 +15,7 @@ NOISE, N_TRUSTED = "flip:0.4", 100
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("demo"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs of an earlier demo.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs of an earlier demo.")] = False,
 ) -> None:
     """Train five methods on scikit-learn's digits: 40 % of the labels flipped, 100 trusted rows, three seeds."""
     from ebomlc import run

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ebomlc import __version__
 from ebomlc.cli.demo import demo
 from ebomlc.cli.fit import fit
 from ebomlc.errors import InputError, TrainingDivergedError
+from ebomlc.version import __version__
 
 INPUT_ERROR, DIVERGED = 2, 3
 
@@ -52,9 +52,6 @@ def main() -> None:
             app()
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
-            sys.exit(INPUT_ERROR)
-        except (NotADirectoryError, PermissionError) as error:
-            typer.echo(f"error: {error.filename}: cannot be written: {error.strerror}; choose another --out", err=True)
             sys.exit(INPUT_ERROR)
         except TrainingDivergedError as error:
             typer.echo(f"error: {error}", err=True)

@@ -238,7 +238,7 @@ def save_encoder(encoder: Encoder, kind: str, class_names: tuple[str, ...], fold
     """Write ``encoder.json`` and ``encoder.npz`` into an existing folder."""
     details = {"kind": kind, "columns": encoder.columns, "class_names": class_names, **encoder.details()}
     (folder / "encoder.json").write_text(json.dumps(details, ensure_ascii=False), encoding="utf-8")
-    np.savez(folder / "encoder.npz", allow_pickle=False, **encoder.arrays())
+    np.savez(folder / "encoder.npz", **encoder.arrays())  # type: ignore[arg-type] - the stub of numpy
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, tuple[str, ...]]:

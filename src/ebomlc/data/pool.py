@@ -119,6 +119,10 @@ def load_pool(config: DataConfig, seed: int) -> Pool:
     if config.test is not None:
         test = _read(config.test, config, replace(columns, id=None), noisy)  # ids of test rows play no part
     if config.trusted is not None:
+        if config.trusted == config.noisy and test is not None:
+            raise InputError(
+                f"--trusted {config.trusted} would train on its test rows: draw trusted rows, --n-trusted N"
+            )
         trusted = _read(config.trusted, config, columns, noisy)
         if noisy.class_names:
             _check_known(trusted, noisy.class_names)
@@ -130,7 +134,9 @@ def load_pool(config: DataConfig, seed: int) -> Pool:
             "no trusted rows: give a file of checked rows with --trusted FILE, "
             "or --n-trusted N to draw them from a set whose right labels are known"
         )
-    names = noisy.class_names or _class_names(rows.given, rows.right)
+    # laid-over noise may leave a rare class without a single given label
+    known = (rows.given, rows.right, rows.truth) if config.noise else (rows.given, rows.right)
+    names = noisy.class_names or _class_names(*known)
     return _index(rows, names, test, config, seed)
 
 

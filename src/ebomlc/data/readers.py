@@ -215,8 +215,8 @@ def read_file(path: Path, columns: Columns) -> Source:
     labels = _filled(_column(frame, columns.label, path, "name another with --label"), "label", path)
     given = np.full(len(frame), None, dtype=object)
     if GIVEN_COLUMN in frame.columns:
-        cells = frame[GIVEN_COLUMN].to_numpy(object)
-        given[cells != ""] = cells[cells != ""]
+        filled = (frame[GIVEN_COLUMN].str.strip() != "").to_numpy(bool)
+        given[filled] = frame[GIVEN_COLUMN].to_numpy(object)[filled]
     return Source(str(path), ids, has_ids, labels, given, _inputs(frame, columns, path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ebomlc.bilevel.inner import Optimizer
 from ebomlc.config import build
-from ebomlc.errors import unknown_name
+from ebomlc.errors import InputError, unknown_name
 from ebomlc.models import Corrector, CorrectorSettings, MainModel
 from ebomlc.records import Batch, StepReport
 
@@ -149,6 +150,22 @@ class Entry:
         """Settings from the table [method.settings]; raises InputError for what it does not know."""
         return build(self.settings, values, f"[method.settings] of {self.name}")
 
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise InputError unless a setting lies in [low, high] and is finite."""
+    if not (low <= value <= high and math.isfinite(value)):
+        allowed = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise InputError(f"[method.settings] {name} is {value}: must be {allowed}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raise InputError unless a learning rate is positive and finite."""
+    if not 0 < value < math.inf:
+        raise InputError(f"[method.settings] {name} is {value}: must be positive")
+
+
+GAP_GRADIENTS = ("difference", "constant")
+"""dQ/dw as dL/dw(w) - dL/dw(w*), or as dL/dw(w) with w* held constant."""
 
 METHODS: dict[str, Entry] = {}
 

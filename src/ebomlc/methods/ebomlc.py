@@ -16,7 +16,18 @@ from ebomlc.bilevel.barrier import barrier_coefficient, gap_pullback
 from ebomlc.bilevel.inner import SGD
 from ebomlc.bilevel.lookahead import RandomReplay, frozen_statistics
 from ebomlc.errors import InputError, unknown_name
-from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, load_module_state, module_state, register
+from ebomlc.methods.base import (
+    GAP_GRADIENTS,
+    Entry,
+    EpochContext,
+    Setup,
+    StepContext,
+    check_range,
+    check_rate,
+    load_module_state,
+    module_state,
+    register,
+)
 from ebomlc.methods.learner import (
     CorrectorLearner,
     Learner,
@@ -31,7 +42,6 @@ from ebomlc.models import CorrectorSettings, MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
 
 BARRIERS = ("main", "joint", "none")
-GAP_GRADIENTS = ("difference", "constant")
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,11 @@ class EbomlcSettings:
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
-        if not 0 <= self.rho <= 1:
-            raise InputError(f"[method.settings] rho is {self.rho}: must be in [0, 1]")
-        if self.xi < 0 or self.delta < 0:
-            raise InputError(f"[method.settings] xi is {self.xi} and delta {self.delta}: neither may be negative")
-        if self.inner_steps < 1:
-            raise InputError(f"[method.settings] inner_steps is {self.inner_steps}: must be at least 1")
+        check_range("rho", self.rho, 0, 1)
+        check_range("xi", self.xi, 0)
+        check_range("delta", self.delta, 0)
+        check_range("inner_steps", self.inner_steps, 1)
+        check_rate("corrector_lr", self.corrector_lr)
         if self.barrier not in BARRIERS:
             raise unknown_name("barrier", self.barrier, BARRIERS)
         if self.gap_gradient not in GAP_GRADIENTS:
@@ -108,7 +117,10 @@ def shown_labels(trusted: Batch, show_given: bool) -> Tensor:
 
 
 class Ebomlc:
-    """Efficient bilevel optimisation for meta label correction, METHOD.md section 3.
+    """Efficient bilevel optimisation for meta label correction, METHOD.md section 3 (Nguyen and Ta 2026).
+
+    Different from the paper in one point, which `EbomlcSettings.show_given` switches: where a trusted row carries the
+    label it was given, the mixture shows the corrector that one.
 
     One inner step that is kept, the gap it closed, a mixture upper loss and an alignment-aware dynamic barrier: first
     derivatives only, at the cost of two forwards and backwards of the lower loss and one of the upper.
@@ -138,7 +150,7 @@ class Ebomlc:
         gradient = context.reduce(main.flat.gradient(loss_before))
         main.take_step(gradient, context.lr)  # 1
 
-        with frozen_statistics(main.model):
+        with frozen_statistics(main.model), frozen_statistics(corrector.network):
             for _ in range(self.settings.inner_steps - 1):
                 with replay.again():
                     loss = lower_loss(main.forward_lower(noisy, training_half), targets, training_half)
@@ -224,6 +236,13 @@ class EbomlcLiteralSettings:
     step_on_gap: bool = False
     corrector_lr: float = 3e-4
     corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range("rho", self.rho, 0, 1)
+        check_range("xi", self.xi, 0)
+        check_range("delta", self.delta, 0)
+        check_rate("corrector_lr", self.corrector_lr)
 
 
 class EbomlcLiteral:

@@ -13,8 +13,19 @@ from ebomlc.bilevel.barrier import barrier_coefficient, gap_pullback
 from ebomlc.bilevel.hypergradient import forward_hypergradient
 from ebomlc.bilevel.inner import step_sensitivity
 from ebomlc.bilevel.lookahead import RandomReplay, frozen_statistics
-from ebomlc.errors import InputError, unknown_name
-from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, load_module_state, module_state, register
+from ebomlc.errors import unknown_name
+from ebomlc.methods.base import (
+    GAP_GRADIENTS,
+    Entry,
+    EpochContext,
+    Setup,
+    StepContext,
+    check_range,
+    check_rate,
+    load_module_state,
+    module_state,
+    register,
+)
 from ebomlc.methods.learner import (
     CorrectorLearner,
     Learner,
@@ -42,6 +53,10 @@ class MlcSettings:
 
     corrector_lr: float = 1e-3
     corrector: CorrectorSettings = field(default_factory=CorrectorSettings)
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_rate("corrector_lr", self.corrector_lr)
 
 
 class Mlc:
@@ -120,7 +135,7 @@ class MlcBarrierSettings:
     ----------
     inner_steps : int, >= 1
         T: plain gradient steps on the lower loss, that only serve to measure the gap.
-    delta : float in [0, 1]
+    delta : float >= 0
         Share of the gap's squared norm that the outer step must keep.
     gap_gradient : {"constant", "difference"}
         dQ/dw with w_T held constant (Ye et al. 2022), or dL/dw(w) - dL/dw(w_T) as the authors' code has it.
@@ -138,13 +153,11 @@ class MlcBarrierSettings:
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
-        if self.inner_steps < 1:
-            raise InputError(f"[method.settings] inner_steps is {self.inner_steps}: must be at least 1")
+        check_range("inner_steps", self.inner_steps, 1)
+        check_range("delta", self.delta, 0)
+        check_rate("corrector_lr", self.corrector_lr)
         if self.gap_gradient not in GAP_GRADIENTS:
             raise unknown_name("gap_gradient", self.gap_gradient, GAP_GRADIENTS)
-
-
-GAP_GRADIENTS = ("constant", "difference")
 
 
 class MlcBarrier:

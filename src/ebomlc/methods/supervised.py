@@ -77,6 +77,9 @@ class CrossEntropy:
         """Nothing to take back."""
 
 
+UNCHECKED_ROWS = 1e6
+
+
 def count_pairs(right: Tensor, given: Tensor, n_classes: int) -> Tensor:
     """Number of trusted rows [K, K] with a right label (row) and the label it was given (column).
 
@@ -121,8 +124,9 @@ def transition_from_trusted(
             predicted = probabilities(batch.inputs[unseen]).double().cpu()
             sums.index_add_(0, batch.right[unseen].cpu(), predicted)
         sums += count_pairs(batch.right.cpu(), batch.given.cpu(), n_classes)
+    # a class nobody checked counts as if very many rows of it had kept their label
     empty = sums.sum(1) == 0
-    sums[empty] = torch.eye(n_classes, dtype=torch.float64)[empty]
+    sums[empty] = UNCHECKED_ROWS * torch.eye(n_classes, dtype=torch.float64)[empty]
     # one row's worth of smoothing: a cell never seen among few trusted rows is rare, not impossible
     sums += 1 / n_classes
     return sums / sums.sum(1, keepdim=True)
@@ -188,7 +192,8 @@ class Glc:
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Start the second phase when its epoch has come."""
-        if self.transition is None and context.epoch >= max(1, round(self.settings.first_phase * context.epochs)):
+        first_epochs = min(max(1, round(self.settings.first_phase * context.epochs)), context.epochs - 1)
+        if self.transition is None and context.epoch >= first_epochs:
             self.model.eval()
             with torch.no_grad():
                 transition = transition_from_trusted(

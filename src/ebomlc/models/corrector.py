@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ebomlc.errors import InputError
+
 
 @dataclass(frozen=True)
 class CorrectorSettings:
@@ -30,6 +32,13 @@ class CorrectorSettings:
     dropout: float = 0.0
     batch_norm: bool = False
     skip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.embedding < 1 or self.hidden < 1:
+            raise InputError(f"[corrector] embedding is {self.embedding} and hidden {self.hidden}: both must be >= 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"[corrector] dropout is {self.dropout}: must be in [0, 1)")
 
 
 class Corrector(nn.Module):

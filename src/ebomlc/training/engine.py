@@ -43,7 +43,7 @@ class Divergence:
 
     def __str__(self) -> str:
         return (
-            f"the loss became NaN or infinite at step {self.step}, learning rate {self.lr:.3g}: "
+            f"loss or weights became NaN or infinite at step {self.step}, learning rate {self.lr:.3g}: "
             f"try a rate ten times smaller (training.lr), and look for huge values in the inputs"
         )
 
@@ -90,18 +90,17 @@ class _Interval:
         """Sum up and forget the reports; says where a loss was not finite."""
         if not self.reports:
             return None
-        losses = torch.stack([report.loss for report in self.reports])
-        finite = losses.isfinite()
+        columns = {"loss": torch.stack([report.loss for report in self.reports])}
+        for name in self.reports[0].measures:
+            columns[name] = torch.stack([report.measures[name] for report in self.reports])
+        finite = torch.stack(list(columns.values())).isfinite().all(0)
         if not bool(finite.all()):
             first = int(finite.logical_not().nonzero()[0, 0])
             return Divergence(steps_done - len(self.reports) + first + 1, self.rates[first])
-        columns = {"loss": losses}
-        for name in self.reports[0].measures:
-            columns[name] = torch.stack([report.measures[name] for report in self.reports])
         for name, values in columns.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
         self.steps += len(self.reports)
-        self.loss = float(losses.mean())
+        self.loss = float(columns["loss"].mean())
         self.reports.clear()
         self.rates.clear()
         return None
@@ -165,6 +164,8 @@ def fit(
                 if divergence is not None:
                     break
                 bar.set_postfix(loss=f"{interval.loss:.3f}", heldout=_shown(last), refresh=False)
+        if divergence is None and not _is_finite(method, loader.trusted):
+            divergence = Divergence(step, lr)
         if divergence is not None:
             break
         last = _snapshot(method, epoch + 1, heldout)
@@ -194,6 +195,13 @@ def _is_better(last: Snapshot, chosen: Snapshot, n_heldout: int) -> bool:
     if n_heldout < ENOUGH_HELDOUT or last.heldout_accuracy is None or chosen.heldout_accuracy is None:
         return True
     return last.heldout_accuracy > chosen.heldout_accuracy
+
+
+def _is_finite(method: Method, probe: Batch) -> bool:
+    """Whether the last step left only numbers behind, in the weights and out of them: its loss was taken before it."""
+    states = [*method.model.state_dict().values(), *method.state_dict().values()]
+    outputs = predict(method, probe.inputs[:EVALUATION_BATCH])
+    return all(bool(value.isfinite().all()) for value in [*states, outputs] if value.is_floating_point())
 
 
 def _snapshot(method: Method, epoch: int, heldout: Batch) -> Snapshot:
