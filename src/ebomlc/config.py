@@ -126,8 +126,8 @@ class TrainingConfig:
     momentum, nesterov
         Of SGD.
     weight_decay : float, optional
-        Coupled into SGD's step, decoupled under AdamW. By default 5e-4 for networks with convolutions and
-        `automatic_weight_decay` for others.
+        Coupled into SGD's step, decoupled under AdamW. By default 5e-4 for images; for numbers and
+        text chosen on the trusted rows by `ebomlc.training.decay.choose_weight_decay`.
     lr_floor : float in [0, 1]
         The schedule ends at ``lr_floor * lr``; the gap of EBOMLC vanishes with the rate, so it must not reach zero.
     schedule : {"cosine", "step", "constant"}
@@ -191,22 +191,6 @@ def automatic_epochs(steps_per_epoch: int) -> int:
     """Epochs that give about `AUTO_STEPS` optimizer steps, within `AUTO_EPOCHS`."""
     low, high = AUTO_EPOCHS
     return min(max(round(AUTO_STEPS / steps_per_epoch), low), high)
-
-
-def automatic_weight_decay(n_rows: int, kind: str) -> float:
-    """Weight decay of a network without convolutions.
-
-    The loss is a mean over rows, so one fixed Gaussian prior on the weights weighs 1 / rows. Its factor was chosen by
-    cross-validation on trusted rows: the many weak features of a text need a stronger one (results/LOG.md).
-
-    Parameters
-    ----------
-    n_rows : int
-        Noisy and trusted rows together.
-    kind : {"text", "numbers", "images"}
-        See `ebomlc.data.inputs.Inputs`.
-    """
-    return min((100 if kind == "text" else 20) / n_rows, 0.1)
 
 
 @dataclass(frozen=True)

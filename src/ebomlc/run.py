@@ -19,7 +19,6 @@ from ebomlc.config import (
     RunConfig,
     TrainingConfig,
     automatic_epochs,
-    automatic_weight_decay,
     build,
     merge_options,
     read_toml,
@@ -42,6 +41,7 @@ from ebomlc.records import Batch, IntArray, LabelTable
 from ebomlc.run_folder import CONFIG, ENCODER, LABELS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, check_folder, new_run
 from ebomlc.seeding import seed_global
 from ebomlc.training import engine
+from ebomlc.training.decay import choose_weight_decay
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place, suitable_threads
 from ebomlc.training.engine import Training
 from ebomlc.training.states import save_state
@@ -50,7 +50,7 @@ from ebomlc.training.trackers import CsvTracker
 Say = Callable[[str], None]
 
 CROP_PADDING = 4
-CONVOLUTION_WEIGHT_DECAY = 5e-4
+IMAGE_WEIGHT_DECAY = 5e-4
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _prepare(config: RunConfig, say: Say) -> _Job:
         torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
     seed_global(config.seed)
     loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth)
-    training = _decide_training(config.training, entry, pool, model_name, len(loader))
+    training = _decide_training(config, entry, pool, encoded, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
     precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
     setup = Setup(make_model, pool.n_classes, make_optimizer(training), precision.autocast, training.joint_forward)
@@ -290,17 +290,19 @@ def _absolute(data: DataConfig) -> DataConfig:
 
 
 def _decide_training(
-    config: TrainingConfig, entry: Entry, pool: Pool, model: str, steps_per_epoch: int
+    config: RunConfig, entry: Entry, pool: Pool, encoded: npt.NDArray[Any], steps_per_epoch: int
 ) -> TrainingConfig:
     """The training section with what was left to the tool filled in."""
-    epochs = config.epochs or automatic_epochs(steps_per_epoch)
+    training = config.training
+    epochs = training.epochs or automatic_epochs(steps_per_epoch)
     if epochs < entry.min_epochs:
         raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
-    decay = config.weight_decay
+    decay = training.weight_decay
     if decay is None:
-        is_mlp = model == "mlp"
-        decay = automatic_weight_decay(len(pool.ids), pool.inputs.kind) if is_mlp else CONVOLUTION_WEIGHT_DECAY
-    return replace(config, epochs=epochs, weight_decay=decay)
+        rows = pool.split.trusted
+        is_image = pool.inputs.kind == "images"
+        decay = IMAGE_WEIGHT_DECAY if is_image else choose_weight_decay(encoded[rows], pool.right[rows], config.seed)
+    return replace(training, epochs=epochs, weight_decay=decay)
 
 
 def _input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:
@@ -347,7 +349,8 @@ def _announcement(
             f"{len(split.heldout):,} that are only watched; {pool.n_classes} classes",
             f"measured noise: {'not known' if noise is None else f'{noise:.1%} of the given labels are wrong'}",
             f"method {config.method.name}, model {config.model.name}, {config.training.epochs} epochs of "
-            f"{steps_per_epoch} steps on {device}, {precision.name} ({precision.reason})",
+            f"{steps_per_epoch} steps on {device}, {precision.name} ({precision.reason}), "
+            f"weight decay {config.training.weight_decay:g}",
         ]
     )
 
