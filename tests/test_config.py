@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from ebomlc.config import (
     AUTO_EPOCHS,
     AUTO_STEPS,
+    ENOUGH_HELDOUT,
     DataConfig,
     MethodConfig,
     ModelConfig,
     RunConfig,
     TrainingConfig,
     automatic_epochs,
+    automatic_heldout_fraction,
     build,
     read_toml,
     to_dict,
@@ -34,7 +36,7 @@ CONFIGS = st.builds(
         pairs=st.booleans(),
         test=st.none() | NAMES,
         features=st.lists(NAMES.filter(lambda name: name != "label"), unique=True, max_size=3).map(tuple),
-        heldout_fraction=st.floats(0, 0.5),
+        heldout_fraction=st.none() | st.floats(0, 0.5),
     ),
     model=st.builds(ModelConfig, hidden=st.lists(st.integers(1, 999), max_size=3).map(tuple)),
     method=st.builds(MethodConfig, name=NAMES, settings=st.dictionaries(NAMES, st.integers(0, 9) | st.floats(0, 1))),
@@ -192,3 +194,8 @@ def test_epochs_follow_from_the_size_of_the_set():
     assert automatic_epochs(1) == high
     assert automatic_epochs(10**6) == low
     assert automatic_epochs(AUTO_STEPS // (low + 5)) == low + 5
+
+
+def test_a_tenth_is_held_out_only_where_it_can_choose_the_epoch():
+    assert automatic_heldout_fraction(10 * ENOUGH_HELDOUT) == 0.1
+    assert automatic_heldout_fraction(10 * ENOUGH_HELDOUT - 1) == 0.05

@@ -59,7 +59,7 @@ def test_split_is_stored_and_disjoint(run):
     with np.load(run.folder / "split.npz", allow_pickle=False) as split:
         parts = [split[name] for name in ("noisy", "trusted", "heldout")]
         assert sorted(np.concatenate(parts)) == list(range(len(split["ids"])))
-    assert len(parts[2]) == run.summary["n_heldout"] == 10
+    assert len(parts[2]) == run.summary["n_heldout"] == 5
 
 
 def test_effective_configuration_repeats_the_run(run, tmp_path):

@@ -103,7 +103,7 @@ def test_a_run_on_derby_writes_what_it_says(ebomlc):
     assert labels.label_quality.between(0, 1).all()
 
     summary = json.loads(Path("run/summary.json").read_text(encoding="utf-8"))
-    assert (summary["n_noisy"], summary["n_trusted"], summary["n_heldout"], summary["n_classes"]) == (1763, 200, 20, 2)
+    assert (summary["n_noisy"], summary["n_trusted"], summary["n_heldout"], summary["n_classes"]) == (1763, 200, 10, 2)
     assert summary["given_label_accuracy"] == pytest.approx(1 - summary["measured_noise"])
     assert 0 <= summary["test_balanced_accuracy"] <= 1
     with np.load("run/split.npz", allow_pickle=False) as stored:

@@ -54,7 +54,7 @@ def test_hausa_is_joined_as_its_files_say(hausa):
     assert names(pool, pool.given) == [*noisy.labels, *trusted.given]
     assert names(pool, pool.right) == [None] * len(noisy) + list(trusted.labels)
     assert names(pool, pool.truth) == [truth[row] for row in noisy.ids] + list(trusted.labels)
-    assert (pool.n_classes, len(pool.split.heldout), len(pool.scored)) == (5, 25, 1795)
+    assert (pool.n_classes, len(pool.split.heldout), len(pool.scored)) == (5, 12, 1795)
     assert pool.measured_noise == pytest.approx(0.504, abs=5e-4)
     assert pool.test is not None
     assert len(pool.test.inputs) == len(pool.test.labels) == 582

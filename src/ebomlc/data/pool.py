@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ebomlc.config import DataConfig
+from ebomlc.config import DataConfig, automatic_heldout_fraction
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.readers import Columns, Source, is_built_in, read_built_in, read_file, read_labels
@@ -287,7 +287,10 @@ def _index(rows: _Rows, names: tuple[str, ...], test: Source | None, config: Dat
     if test is not None:
         _check_known(test, names)
         tested = TestSet(test.inputs, _to_index(test.labels, names))
-    split = make_split(right, trusted, config.heldout_fraction, seed)
+    fraction = config.heldout_fraction
+    if fraction is None:
+        fraction = automatic_heldout_fraction(len(trusted))
+    split = make_split(right, trusted, fraction, seed)
     return Pool(rows.ids, rows.inputs, given, right, truth, names, split, tested)
 
 

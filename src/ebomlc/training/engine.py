@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebomlc.config import TrainingConfig
+from ebomlc.config import ENOUGH_HELDOUT, TrainingConfig
 from ebomlc.data.loader import PairedLoader, in_order
 from ebomlc.errors import TrainingDivergedError
 from ebomlc.methods import EpochContext, Method, StepContext
@@ -20,8 +20,6 @@ from ebomlc.training.trackers import Tracker
 
 LOGGING_INTERVAL = 50
 EVALUATION_BATCH = 1000
-ENOUGH_HELDOUT = 300
-"""With fewer held-out rows the best epoch on them is mostly luck, and the last one is taken."""
 
 
 @dataclass(frozen=True)
