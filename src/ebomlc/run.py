@@ -152,6 +152,8 @@ def fit(
     TrainingDivergedError
         Where the loss stopped being a number in the first epoch.
     """
+    if not isinstance(noisy, str | Path):
+        raise InputError(f"noisy is a {type(noisy).__name__}: give the name of a file or of a built-in set")
     tables = read_toml(Path(config)) if config is not None else {}
     options = {
         "data": {

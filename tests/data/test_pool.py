@@ -275,3 +275,11 @@ def test_a_class_that_a_built_in_set_does_not_have_is_refused(files):
 
 def test_a_built_in_set_has_no_columns():
     assert "digits is built in and has no columns" in refusal({"noisy": "digits"}, n_trusted=50, text="text")
+
+
+def test_labels_spelt_differently_in_both_sets_are_refused(tmp_path):
+    rows = "".join(f"n{k},{k},{'ab'[k % 2]}\n" for k in range(8))
+    (tmp_path / "n.csv").write_text("id,x,label\n" + rows)
+    (tmp_path / "t.csv").write_text("id,x,label\n" + rows.replace("n", "t").replace("a", "A").replace("b", "B"))
+    with pytest.raises(InputError, match="spelt alike"):
+        load_pool(DataConfig(noisy=str(tmp_path / "n.csv"), trusted=str(tmp_path / "t.csv")), 0)

@@ -140,5 +140,6 @@ def _accuracy_lines(summary: dict[str, Any]) -> list[str]:
             f"balanced over classes {summary['test_balanced_accuracy']:.1%}"
         )
     if summary["heldout_accuracy"] is not None:
-        lines.append(f"accuracy on {summary['n_heldout']} held-out trusted rows {summary['heldout_accuracy']:.1%}")
+        n = summary["n_heldout"]
+        lines.append(f"{round(n * summary['heldout_accuracy'])} of {n} held-out trusted rows predicted right")
     return lines

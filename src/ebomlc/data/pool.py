@@ -333,6 +333,11 @@ def _check_trusted(given: IntArray, right: IntArray, names: tuple[str, ...], fil
             f"{file or '--n-trusted'}: no class has two trusted rows ({trusted.sum()} in all): half of them train and "
             f"half judge, so check more rows, at least a few of each class"
         )
+    if not (trusted[noisy > 0]).any():
+        raise InputError(
+            f"{file or '--n-trusted'}: no trusted row has a label that also occurs among the noisy ones "
+            f"({listed(names)}); are they spelt alike?"
+        )
     unchecked = [repr(name) for name, count in zip(names, trusted, strict=True) if not count]
     unseen = [repr(name) for name, n, m in zip(names, noisy, trusted, strict=True) if m and not n]
     if unchecked:
