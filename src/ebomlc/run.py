@@ -340,6 +340,10 @@ def _make_loader(
     )
 
 
+def _count(n: int | None, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def _announcement(
     config: RunConfig, pool: Pool, precision: Precision, device: torch.device, steps_per_epoch: int
 ) -> str:
@@ -350,8 +354,8 @@ def _announcement(
             f"{len(split.noisy):,} noisy rows, {len(split.trusted):,} trusted rows that train, "
             f"{len(split.heldout):,} that are only watched; {pool.n_classes} classes",
             f"measured noise: {'not known' if noise is None else f'{noise:.1%} of the given labels are wrong'}",
-            f"method {config.method.name}, model {config.model.name}, {config.training.epochs} epochs of "
-            f"{steps_per_epoch} steps on {device}, {precision.name} ({precision.reason}), "
+            f"method {config.method.name}, model {config.model.name}, {_count(config.training.epochs, 'epoch')} of "
+            f"{_count(steps_per_epoch, 'step')} on {device}, {precision.name} ({precision.reason}), "
             f"weight decay {config.training.weight_decay:g}",
         ]
     )
