@@ -20,7 +20,16 @@ from ebomlc.models.backbones import (
 )
 from ebomlc.models.corrector import Corrector, CorrectorSettings
 
-__all__ = ["MODELS", "Corrector", "CorrectorSettings", "InputShape", "MainModel", "MainOutput", "build_model"]
+__all__ = [
+    "MODELS",
+    "Corrector",
+    "CorrectorSettings",
+    "InputShape",
+    "MainModel",
+    "MainOutput",
+    "build_model",
+    "choose_model",
+]
 
 CNN_FEATURES = 64
 
