@@ -1,16 +1,19 @@
-"""The inputs of a set as they were read, before any encoding: numbers, texts or images."""
+"""The inputs of a set as they were read, before any encoding: table columns, vectors or images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ebomlc.records import IntArray
 
-Kind = Literal["numbers", "text", "images"]
+Kind = Literal["table", "vectors", "images"]
+Role = Literal["number", "category", "text"]
 
 
 @dataclass(frozen=True)
@@ -19,27 +22,54 @@ class Inputs:
 
     Attributes
     ----------
-    kind : {"numbers", "text", "images"}
+    kind : {"table", "vectors", "images"}
         What a row is.
-    values : array, shape [N, ...]
-        float64 [N, D] with NaN where a cell was empty; object array of str [N]; uint8 images [N, C, H, W].
-    columns : tuple of str
-        Names of the columns the values were read from; empty for images.
+    values : DataFrame or array, N rows
+        A table: one column for each of `roles`, in that order, with the index 0 to N - 1: numbers as float64 with NaN
+        where a cell was empty, categories as str with None where a cell was empty, texts as str. Vectors
+        (embeddings): float32 [N, D]. Images: uint8 [N, C, H, W].
+    roles : mapping of str to {"number", "category", "text"}
+        What each column of a table holds; empty for vectors and images.
     """
 
     kind: Kind
-    values: npt.NDArray[Any]
-    columns: tuple[str, ...] = ()
+    values: Any
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of a table's columns; empty for vectors and images."""
+        return tuple(self.roles)
+
+    def select(self, role: Role) -> tuple[str, ...]:
+        """Names of a table's columns that have a role."""
+        return tuple(name for name, own in self.roles.items() if own == role)
+
+    def numbers(self) -> npt.NDArray[Any]:
+        """What of a row is numbers, as an array [N, ...]: images, vectors, or the columns of numbers."""
+        if self.kind == "table":
+            return self.values[list(self.select("number"))].to_numpy(np.float64)
+        return self.values
+
     def take(self, rows: IntArray) -> Inputs:
         """Some rows, in the order asked for."""
+        if self.kind == "table":
+            return replace(self, values=self.values.iloc[rows].reset_index(drop=True))
         return replace(self, values=self.values[rows])
 
     def join(self, other: Inputs) -> Inputs:
         """The rows of both, which must be of one kind and from the same columns."""
-        if (self.kind, self.columns) != (other.kind, other.columns):
-            raise ValueError(f"cannot join {self.kind} of {self.columns} with {other.kind} of {other.columns}")
+        if (self.kind, self.roles) != (other.kind, other.roles):
+            raise ValueError(f"cannot join {self.kind} of {self.roles} with {other.kind} of {other.roles}")
+        if self.kind == "table":
+            return replace(self, values=pd.concat([self.values, other.values], ignore_index=True))
         return replace(self, values=np.concatenate([self.values, other.values]))
+
+
+def table_of_numbers(values: npt.NDArray[Any], columns: tuple[str, ...]) -> Inputs:
+    """A table whose columns are all numbers, from an array [N, D]."""
+    frame = pd.DataFrame(np.asarray(values, np.float64), columns=list(columns))
+    return Inputs("table", frame, dict.fromkeys(columns, "number"))
