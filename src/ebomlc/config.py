@@ -27,72 +27,128 @@ class DataConfig:
     Attributes
     ----------
     noisy : str
-        The large set: a file or a built-in name (``digits``, ``fashion-mnist``, ``cifar10``).
+        The large set: a table, a folder of images, an ``.npy`` file of embeddings, or a built-in name (``digits``,
+        ``fashion-mnist``, ``cifar10``, ``cifar100``).
     trusted : str, optional
-        A file of checked rows; its label column holds the right label, ``given_label`` the one before.
+        Checked rows; their label column holds the right label, ``given_label`` the one before. Needs no inputs where
+        every id is one of `noisy`.
+    checked : str, optional
+        Instead of `trusted`, or beside it: the column of `noisy` that holds the right label where somebody looked.
     n_trusted : int, optional
         Instead of `trusted`: draw this many rows of `noisy`, whose right labels are known, as the trusted set.
     pairs : bool
         The rows drawn by `n_trusted` keep the label they were given; the papers hide it.
     test, truth : str, optional
         A file of test rows with right labels; a file (id, label) with the right labels of `noisy`. Scoring only.
-    id, label, text : str, optional
-        Column names. Without `id`, a column called ``id`` is used, else the row number.
+    id, label, image : str, optional
+        Column names; `image` holds paths, relative to the folder of their table. Without `id`, a column called ``id``
+        is used, else the row number.
+    text : tuple of str
+        Columns that hold texts; empty means those that look like it.
     features : tuple of str
-        Numeric columns; empty means every other numeric column.
+        Columns of numbers and categories; empty means every other one.
     noise : str, optional
         A noise model laid over the labels of `noisy`, which are then taken as right; such as ``"flip:0.4"``.
     data_dir : str, optional
         Folder of the official files of built-in sets.
+    image_size : int, optional
+        Pixels a side that images are brought to; by default chosen from the files.
+    on_bad_input : {"error", "skip"}
+        What to do about an image that cannot be read.
+    normalise_labels : bool, optional
+        Labels that differ only by case or blanks are one class, or stay apart; by default the question is put.
+    allow_overlap : bool
+        Score test rows although they also occur in the training rows.
+    cache_dir : str, optional
+        Where decoded images and features are kept; by default ``~/.cache/ebomlc``.
     heldout_fraction : float in [0, 0.5], optional
         Share of the trusted rows that are only watched, never trained on; by default `automatic_heldout_fraction`.
     """
 
     noisy: str = ""
     trusted: str | None = None
+    checked: str | None = None
     n_trusted: int | None = None
     pairs: bool = False
     test: str | None = None
     truth: str | None = None
     id: str | None = None
     label: str = "label"
-    text: str | None = None
+    text: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    image: str | None = None
     noise: str | None = None
     data_dir: str | None = None
+    image_size: int | None = None
+    on_bad_input: str = "error"
+    normalise_labels: bool | None = None
+    allow_overlap: bool = False
+    cache_dir: str | None = None
     heldout_fraction: float | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading a file."""
         _require(self.noisy != "", "no noisy set: give a file, or a built-in name such as digits")
+        given = [name for name in ("--trusted", "--checked") if getattr(self, name[2:]) is not None]
         _require(
-            self.trusted is None or self.n_trusted is None,
-            "--trusted and --n-trusted exclude each other: give the file of checked rows, or how many to draw",
+            not given or self.n_trusted is None,
+            f"{' and '.join(given)} and --n-trusted exclude each other: give the checked rows, or how many to draw",
         )
         _require(
             self.n_trusted is None or self.n_trusted >= 1,
             f"--n-trusted is {self.n_trusted}: without trusted rows nothing can be corrected; give at least 2",
         )
         self._check_columns()
+        if self.on_bad_input not in ("error", "skip"):
+            raise unknown_name("--on-bad-input", self.on_bad_input, ("error", "skip"))
+        _require(
+            self.image_size is None or 8 <= self.image_size <= 1024,
+            f"--image-size is {self.image_size}: must be from 8 to 1024 pixels",
+        )
         _require(
             self.heldout_fraction is None or 0 <= self.heldout_fraction <= 0.5,
             f"data.heldout_fraction is {self.heldout_fraction}: must be in [0, 0.5]",
         )
 
     def _check_columns(self) -> None:
-        _require(self.text is None or not self.features, "--text and --features exclude each other: give one")
-        inputs = self.features if self.text is None else (self.text,)
+        _require(self.image is None or not self.text + self.features, "--image excludes --text and --features")
+        inputs = self.text + self.features + ((self.image,) if self.image else ())
         for name in inputs:
-            _require(inputs.count(name) == 1, f"--features names column {name!r} twice: once is enough")
+            _require(inputs.count(name) == 1, f"column {name!r} is named twice as an input: once is enough")
             _require(name != self.label, f"column {name!r} is the label: it cannot be what the label is learnt from")
+            _require(name != self.checked, f"column {name!r} is the checked label: it cannot be an input")
         _require(self.id != self.label, f"--id and --label both name column {self.id!r}: give two columns")
+        _require(
+            self.checked != self.label,
+            f"--checked and --label both name column {self.label!r}: one holds the label as given, the other the "
+            f"right one where somebody looked",
+        )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What turns inputs into what the main model is fed.
+
+    Attributes
+    ----------
+    name : str
+        ``auto``, ``columns`` (tables), ``vectors`` (embeddings), ``pixels`` (images as they are), or a pre-trained
+        network that stays as it is: ``efficientnet-lite0``, ``timm:NAME``, ``torchvision:NAME`` for images, ``minilm``,
+        ``sentence:NAME`` for texts.
+    """
+
+    name: str = "auto"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The main model: a name of `ebomlc.models.MODELS` or ``auto``, and the shape of an MLP."""
+    """The main model: a name of `ebomlc.models.MODELS`, ``timm:NAME``, ``torchvision:NAME`` or ``auto``; MLP's shape.
+
+    `head` names the last linear layer of a network that was given from Python, where it is not the last one to run.
+    """
 
     name: str = "auto"
+    head: str | None = None
     hidden: tuple[int, ...] = (128,)
     dropout: float = 0.0
 
@@ -140,7 +196,10 @@ class TrainingConfig:
     precision : {"auto", "float32", "bfloat16"}
         ``auto`` takes bfloat16 for convolutional models where the processor has it and the gap's direction survives.
     augment : bool, optional
-        Random crop and flip; by default on for CIFAR images only.
+        Random crop and flip; by default on for colour images.
+    balance : bool, optional
+        Trusted batches hold every class alike, and noisy rows count by how rare their class is; by default where the
+        largest class has more than `IMBALANCE` times the trusted rows of the smallest.
     """
 
     epochs: int | None = None
@@ -157,6 +216,7 @@ class TrainingConfig:
     device: str = "auto"
     precision: str = "auto"
     augment: bool | None = None
+    balance: bool | None = None
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
@@ -193,6 +253,8 @@ def automatic_heldout_fraction(n_trusted: int) -> float:
     return 0.1 if 0.1 * n_trusted >= ENOUGH_HELDOUT else 0.05
 
 
+IMBALANCE = 5.0
+
 AUTO_STEPS = 1200
 AUTO_EPOCHS = (20, 100)
 
@@ -208,6 +270,7 @@ class RunConfig:
     """Everything that decides a run's result."""
 
     data: DataConfig
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -275,7 +338,16 @@ def _check_type(value: object, kind: Any, name: str, key: str, where: str) -> No
         raise InputError(f"{where}: {key} is {value!r}: must be {name}")
 
 
-EXCLUSIVE = {"text": "features", "features": "text", "trusted": "n_trusted", "n_trusted": "trusted", "noise": "truth"}
+EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
+    "text": ("image",),
+    "features": ("image",),
+    "image": ("text", "features"),
+    "trusted": ("n_trusted",),
+    "checked": ("n_trusted",),
+    "n_trusted": ("trusted", "checked"),
+    "noise": ("truth",),
+    "truth": ("noise",),
+}
 
 
 def merge_options(tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,7 +371,7 @@ def merge_options(tables: Mapping[str, Any], options: Mapping[str, Any]) -> dict
             merged[table] = merged.get(table) if values is None else values
             continue
         given = {key: value for key, value in values.items() if value is not None}
-        excluded = {EXCLUSIVE[key] for key in given if table == "data" and key in EXCLUSIVE}
+        excluded = {other for key in given if table == "data" for other in EXCLUSIVE.get(key, ())}
         kept = {key: value for key, value in merged.get(table, {}).items() if key not in excluded}
         merged[table] = {**kept, **given}
     return {key: value for key, value in merged.items() if value is not None}

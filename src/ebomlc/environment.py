@@ -39,3 +39,16 @@ def peak_memory_mb() -> float | None:
 
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def available_memory_mb(device: str = "cpu") -> float | None:
+    """Memory that could be taken now, in MiB, of the processor or of the current GPU; None where it is not told."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] / 2**20
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:")), None)

@@ -4,53 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import nn
 
-from ebomlc.config import (
-    DataConfig,
-    MethodConfig,
-    RunConfig,
-    TrainingConfig,
-    automatic_epochs,
-    build,
-    merge_options,
-    read_toml,
-    to_dict,
-    to_toml,
-)
-from ebomlc.data.augment import random_crop_flip
-from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder, save_encoder
-from ebomlc.data.loader import PairedLoader
-from ebomlc.data.pool import Pool, load_pool
-from ebomlc.data.readers import BUILT_IN
+from ebomlc.config import RunConfig, build, merge_options, read_toml, to_toml
+from ebomlc.data.columns import describe_inputs
+from ebomlc.data.encoders import save_encoder
+from ebomlc.data.readers import object_name
 from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
-from ebomlc.errors import InputError
 from ebomlc.labels.correct import correct
-from ebomlc.labels.scores import accuracy, balanced_accuracy, label_accuracies
-from ebomlc.methods import Entry, Method, Setup, find_method
-from ebomlc.models import InputShape, MainModel, build_model, choose_model
-from ebomlc.records import Batch, IntArray, LabelTable
+from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
+from ebomlc.labels.trust import rate_interval
+from ebomlc.preparation import Given, Job, Say, prepare
+from ebomlc.records import IntArray, LabelTable
 from ebomlc.run_folder import CONFIG, ENCODER, LABELS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, check_folder, new_run
-from ebomlc.seeding import seed_global
 from ebomlc.training import engine
-from ebomlc.training.decay import choose_weight_decay
-from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place, suitable_threads
+from ebomlc.training.device import suitable_threads
 from ebomlc.training.engine import Training
+from ebomlc.training.estimate import estimate_training
 from ebomlc.training.states import save_state
 from ebomlc.training.trackers import CsvTracker
-
-Say = Callable[[str], None]
-
-CROP_PADDING = 4
-IMAGE_WEIGHT_DECAY = 5e-4
 
 
 @dataclass(frozen=True)
@@ -73,25 +53,35 @@ class Run:
 
 
 def fit(
-    noisy: str | Path = "",
+    noisy: Any = "",  # noqa: ANN401 - a name or any Python object that holds rows
     *,
-    trusted: str | Path | None = None,
+    trusted: Any = None,  # noqa: ANN401
+    checked: str | None = None,
     n_trusted: int | None = None,
     pairs: bool | None = None,
-    test: str | Path | None = None,
-    truth: str | Path | None = None,
+    test: Any = None,  # noqa: ANN401
+    truth: Any = None,  # noqa: ANN401
     id: str | None = None,
     label: str | None = None,
-    text: str | None = None,
+    text: str | Sequence[str] = (),
     features: Sequence[str] = (),
+    image: str | None = None,
+    image_size: int | None = None,
+    on_bad_input: str | None = None,
+    normalise_labels: bool | None = None,
+    allow_overlap: bool | None = None,
     noise: str | None = None,
     method: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    model: str | None = None,
+    encoder: str | None = None,
+    model: str | nn.Module | None = None,
+    head: str | None = None,
+    balance: bool | None = None,
     epochs: int | None = None,
     device: str | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
     config: str | Path | None = None,
     out: str | Path,
     overwrite: bool = False,
@@ -104,33 +94,55 @@ def fit(
 
     Parameters
     ----------
-    noisy : str or Path
-        The large set: a CSV or TSV file, or ``digits``, ``fashion-mnist``, ``cifar10``.
-    trusted : str or Path, optional
-        A file of checked rows, whose label column holds the right label and ``given_label``, if there is such a
-        column, the label before the check.
+    noisy : str, Path or rows
+        The large set: a table (CSV, TSV, JSON Lines, Parquet), a folder with a sub-folder of images for each class, an
+        ``.npy`` file of embeddings beside a table of the same name, ``hf:NAME``, or ``digits``, ``fashion-mnist``,
+        ``cifar10``, ``cifar100``. Or a DataFrame, ``(inputs, labels)``, `ebomlc.Arrays`, a torch or a Hugging Face
+        dataset.
+    trusted : str, Path or rows, optional
+        Checked rows, whose label column holds the right label and ``given_label``, if there is such a column, the label
+        before the check. Needs no inputs where every id is one of `noisy`.
+    checked : str, optional
+        Instead: the column of `noisy` that holds the right label where somebody looked.
     n_trusted : int, optional
         Instead: draw this many rows of `noisy`, whose right labels are known.
     pairs : bool, optional
         The drawn rows keep the label they were given.
-    test, truth : str or Path, optional
+    test, truth : str, Path or rows, optional
         Test rows with right labels; right labels (id, label) of `noisy`. For scoring only.
-    id, label, text : str, optional
-        Columns.
-    features : sequence of str
-        Numeric columns; empty means all.
+    id, label, image : str, optional
+        Columns; `image` holds paths.
+    text, features : str or sequence of str
+        Columns of texts; columns of numbers and categories. Empty means: see for yourself.
+    image_size : int, optional
+        Pixels a side that images are brought to.
+    on_bad_input : {"error", "skip"}, optional
+        What to do about an image that cannot be read.
+    normalise_labels : bool, optional
+        Labels that differ only by case or blanks are one class, or stay apart.
+    allow_overlap : bool, optional
+        Score test rows although they also occur in the training rows.
     noise : str, optional
         Noise model to lay over the labels, such as ``"flip:0.4"``.
-    method, model : str, optional
-        Names; see ``ebomlc fit --help``.
+    method : str, optional
+        See ``ebomlc fit --help``.
     settings : mapping, optional
         Hyper-parameters of the method, by name.
+    encoder : str, optional
+        What turns inputs into what the model is fed; see `ebomlc.config.EncoderConfig`.
+    model : str or nn.Module, optional
+        A name, or a network of your own, which is copied and keeps the weights it has. Images reach it as floats,
+        standardised per channel.
+    head : str, optional
+        Name of your network's last linear layer, where it is not the one that runs last.
+    balance : bool, optional
+        Count every class alike.
     epochs, seed : int, optional
         Passes over the noisy set; seed of everything drawn.
     device : str, optional
         ``auto``, ``cpu`` or ``cuda``.
-    data_dir : str or Path, optional
-        Folder of official files.
+    data_dir, cache_dir : str or Path, optional
+        Folder of official files; folder for decoded images and features.
     config : str or Path, optional
         A TOML file such as the ``config.toml`` of an earlier run.
     out : str or Path
@@ -152,47 +164,67 @@ def fit(
     TrainingDivergedError
         Where the loss stopped being a number in the first epoch.
     """
-    if not isinstance(noisy, str | Path):
-        raise InputError(f"noisy is a {type(noisy).__name__}: give the name of a file or of a built-in set")
     tables = read_toml(Path(config)) if config is not None else {}
+    sets = {"noisy": noisy, "trusted": trusted, "test": test, "truth": truth}
     options = {
         "data": {
-            "noisy": str(noisy) or None,
-            "trusted": _text(trusted),
+            **{name: _name(data) for name, data in sets.items()},
+            "checked": checked,
             "n_trusted": n_trusted,
             "pairs": pairs,
-            "test": _text(test),
-            "truth": _text(truth),
             "id": id,
             "label": label,
-            "text": text,
-            "features": tuple(features) or None,
+            "text": _columns(text),
+            "features": _columns(features),
+            "image": image,
+            "image_size": image_size,
+            "on_bad_input": on_bad_input,
+            "normalise_labels": normalise_labels,
+            "allow_overlap": allow_overlap,
             "noise": noise,
-            "data_dir": _text(data_dir),
+            "data_dir": _name(data_dir),
+            "cache_dir": _name(cache_dir),
         },
+        "encoder": {"name": encoder},
         "method": {"name": method, "settings": settings},
-        "model": {"name": model},
-        "training": {"epochs": epochs, "device": device},
+        "model": {"name": model if isinstance(model, str) else None, "head": head},
+        "training": {"epochs": epochs, "device": device, "balance": balance},
         "seed": seed,
     }
-    merged = merge_options(tables, options)
-    return run(build(RunConfig, merged, "the configuration"), Path(out), overwrite=overwrite, say=say)
+    given = Given(
+        {name: data for name, data in sets.items() if data is not None and not isinstance(data, str | Path)},
+        None if model is None or isinstance(model, str) else model,
+    )
+    chosen = build(RunConfig, merge_options(tables, options), "the configuration")
+    return run(chosen, Path(out), given=given, overwrite=overwrite, say=say)
 
 
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
+def _name(data: Any) -> str | None:  # noqa: ANN401
+    if data is None or isinstance(data, str | Path):
+        return str(data) if data else None
+    return object_name(data)
 
 
-def run(config: RunConfig, out: Path, *, overwrite: bool = False, say: Say | None = None) -> Run:
+def _columns(names: str | Sequence[str]) -> tuple[str, ...] | None:
+    return ((names,) if isinstance(names, str) else tuple(names)) or None
+
+
+def run(
+    config: RunConfig, out: Path, *, given: Given | None = None, overwrite: bool = False, say: Say | None = None
+) -> Run:
     """Do the whole job of a configuration; see `fit`."""
     started = time.monotonic()
     check_folder(out, overwrite)
     with torch.random.fork_rng():
-        return _run(config, out, started, say)
+        return _run(config, given or Given(), out, started, say)
 
 
-def _run(config: RunConfig, out: Path, started: float, say: Say | None) -> Run:
-    job = _prepare(config, say or _silent)
+def _run(config: RunConfig, given: Given, out: Path, started: float, say: Say | None) -> Run:
+    job = prepare(config, given, say)
+    if say is not None:
+        say(_announcement(job))
+        with suitable_threads(job.method.model):
+            say(str(estimate_training(job.create, job.loader, job.config.training)))
     with new_run(out) as folder:
         _save_inputs(job, folder)
         with suitable_threads(job.method.model):
@@ -204,16 +236,17 @@ def _run(config: RunConfig, out: Path, started: float, say: Say | None) -> Run:
                 CsvTracker(folder / METRICS),
                 quiet=say is None,
             )
-            scores = _test_scores(job, training)
+            chosen, last = _predictions(job, training)
             pool = job.pool
             labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
         truth = np.array(pool.class_names, dtype=object)[pool.truth[pool.scored]]
         summary = {
             **_describe(job, training),
-            **scores,
+            **_test_scores(job, chosen, last),
             **label_accuracies(labels, pool.scored, truth),
             "seconds": round(time.monotonic() - started, 2),
             "peak_memory_mb": peak_memory_mb(),
+            "classes": _class_figures(job, labels, chosen),
         }
         labels.to_frame().to_parquet(folder / LABELS, index=False)
         save_state(folder / MAIN, job.method.model.state_dict())
@@ -222,177 +255,125 @@ def _run(config: RunConfig, out: Path, started: float, say: Say | None) -> Run:
     return Run(out, summary, labels)
 
 
-def _silent(_: str) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything a run needs, made before anything is written."""
-
-    config: RunConfig
-    pool: Pool
-    encoder: Encoder
-    encoded: npt.NDArray[Any]
-    precision: Precision
-    method: Method
-    loader: PairedLoader
-    heldout: Batch
-
-
-def _prepare(config: RunConfig, say: Say) -> _Job:
-    entry = find_method(config.method.name)
-    settings = entry.parse_settings(config.method.settings)
-    device = choose_device(config.training.device)
-    pool = load_pool(config.data, config.seed)
-    if entry.needs_truth and len(pool.scored) < len(pool.split.noisy):
-        raise InputError(f"method {entry.name!r} trains on the right labels of all noisy rows: give --truth FILE")
-    encoder = fit_encoder(pool.inputs)
-    encoded = encoder.encode(pool.inputs)
-    shape = _input_shape(encoder, encoded)
-    model_name = choose_model(config.model.name, shape)
-
-    def make_model() -> MainModel:
-        return place(build_model(replace(config.model, name=model_name), shape, pool.n_classes), device)
-
-    if entry.uses_gap:
-        torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
-    seed_global(config.seed)
-    loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth)
-    training = _decide_training(config, entry, pool, encoded, len(loader))
-    probe = loader.noisy[slice(0, loader.batch_size)]
-    precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
-    setup = Setup(make_model, pool.n_classes, make_optimizer(training), precision.autocast, training.joint_forward)
-    effective = replace(
-        config,
-        data=_absolute(config.data),
-        model=replace(config.model, name=model_name),
-        method=MethodConfig(entry.name, to_dict(settings)),
-        training=replace(training, device=device.type, precision=precision.name, augment=loader.augment is not None),
-    )
-    say(_announcement(effective, pool, precision, device, len(loader)))
-    heldout = _rows(pool, encoded, pool.split.heldout, device)
-    return _Job(effective, pool, encoder, encoded, precision, entry.create(settings, setup), loader, heldout)
-
-
-def _absolute(data: DataConfig) -> DataConfig:
-    """The same files from whatever folder the configuration is used."""
-
-    def resolve(name: str | None) -> str | None:
-        return name if name is None or name in BUILT_IN else str(Path(name).resolve())
-
-    return replace(
-        data,
-        noisy=resolve(data.noisy) or "",
-        trusted=resolve(data.trusted),
-        test=resolve(data.test),
-        truth=resolve(data.truth),
-        data_dir=resolve(data.data_dir),
-    )
-
-
-def _decide_training(
-    config: RunConfig, entry: Entry, pool: Pool, encoded: npt.NDArray[Any], steps_per_epoch: int
-) -> TrainingConfig:
-    """The training section with what was left to the tool filled in."""
-    training = config.training
-    epochs = training.epochs or automatic_epochs(steps_per_epoch)
-    if epochs < entry.min_epochs:
-        raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
-    decay = training.weight_decay
-    if decay is None:
-        rows = pool.split.trusted
-        is_image = pool.inputs.kind == "images"
-        decay = IMAGE_WEIGHT_DECAY if is_image else choose_weight_decay(encoded[rows], pool.right[rows], config.seed)
-    return replace(training, epochs=epochs, weight_decay=decay)
-
-
-def _input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:
-    if isinstance(encoder, ImageEncoder):
-        return InputShape(encoded.shape[1:], tuple(encoder.mean), tuple(encoder.std))
-    return InputShape(encoded.shape[1:])
-
-
-def _rows(pool: Pool, encoded: npt.NDArray[Any], rows: IntArray, device: torch.device, *, truth: bool = False) -> Batch:
-    right = pool.truth if truth else pool.right
-    return Batch(
-        torch.as_tensor(encoded[rows]).to(device),
-        torch.as_tensor(pool.given[rows]).to(device),
-        torch.as_tensor(right[rows]).to(device),
-        torch.as_tensor(rows).to(device),
-    )
-
-
-def _make_loader(
-    config: RunConfig, pool: Pool, encoded: npt.NDArray[Any], device: torch.device, *, needs_truth: bool
-) -> PairedLoader:
-    is_colour = encoded.ndim == 4 and encoded.shape[1] == 3
-    wanted = config.training.augment if config.training.augment is not None else is_colour
-    if wanted and encoded.ndim != 4:
-        raise InputError("training.augment crops and flips images, but the rows are not images: leave it out")
-    return PairedLoader(
-        _rows(pool, encoded, pool.split.noisy, device, truth=needs_truth),
-        _rows(pool, encoded, pool.split.trusted, device),
-        batch_size=config.training.batch_size,
-        trusted_batch_size=config.training.trusted_batch_size,
-        seed=config.seed,
-        augment=(lambda images, generator: random_crop_flip(images, CROP_PADDING, generator)) if wanted else None,
-    )
-
-
 def _count(n: int | None, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
-def _announcement(
-    config: RunConfig, pool: Pool, precision: Precision, device: torch.device, steps_per_epoch: int
-) -> str:
-    split = pool.split
-    noise = pool.measured_noise
-    return "\n".join(
-        [
-            f"{len(split.noisy):,} noisy rows, {len(split.trusted):,} trusted rows that train, "
-            f"{len(split.heldout):,} that are only watched; {pool.n_classes} classes",
-            f"measured noise: {'not known' if noise is None else f'{noise:.1%} of the given labels are wrong'}",
-            f"method {config.method.name}, model {config.model.name}, {_count(config.training.epochs, 'epoch')} of "
-            f"{_count(steps_per_epoch, 'step')} on {device}, {precision.name} ({precision.reason}), "
-            f"weight decay {config.training.weight_decay:g}",
-        ]
+def _announcement(job: Job) -> str:
+    """What was found and what was decided, and why, before the training begins."""
+    pool, config, split = job.pool, job.config, job.pool.split
+    training = config.training
+    lines = [
+        f"{len(split.noisy):,} noisy rows, {len(split.trusted):,} trusted rows that train, "
+        f"{len(split.heldout):,} that are only watched; {pool.n_classes:,} classes",
+        _noise_line(job),
+        f"inputs: {describe_inputs(pool.inputs)}",
+        f"encoder {config.encoder.name}: {job.reasons['encoder']}",
+        f"model {config.model.name}: {job.reasons['model']}",
+        f"method {config.method.name}, {_count(training.epochs, 'epoch')} of {_count(len(job.loader), 'step')} on {training.device}, "
+        f"{training.precision} ({job.reasons['precision']}), weight decay {training.weight_decay:g}",
+    ]
+    if training.balance:
+        lines.append(f"every class counts alike ({job.reasons['balance']}); --no-balance counts every row alike")
+    overlap = pool.overlap
+    if overlap.within and overlap.identifying:
+        lines.append(
+            f"{overlap.within:,} rows have the same content as another, {overlap.disagreeing:,} of them under "
+            f"different labels"
+        )
+    return "\n".join(lines)
+
+
+def _noise_line(job: Job) -> str:
+    noise, estimate = job.pool.measured_noise, _noise_estimate(job)
+    if noise is not None:
+        return f"measured noise: {noise:.1%} of the given labels are wrong"
+    if estimate is None:
+        return "noise: not known, for no trusted row carries the label it was given"
+    sure = "" if estimate["random"] else ", if they were picked at random"
+    return (
+        f"noise: {estimate['estimate']:.1%} of the given labels are wrong, {estimate['low']:.1%} to "
+        f"{estimate['high']:.1%} with 95 % confidence (from {estimate['n']} checked rows{sure})"
     )
 
 
-def _save_inputs(job: _Job, folder: Path) -> None:
+def _noise_estimate(job: Job) -> dict[str, Any] | None:
+    """Noise rate from the trusted rows that carry both labels, with its interval.
+
+    Rows that were drawn class by class are left to `ebomlc.labels.trust.weighted_rate_interval`.
+    """
+    pool = job.pool
+    rows = pool.random_pairs
+    if not len(rows):
+        return None
+    interval = rate_interval(int((pool.given[rows] != pool.right[rows]).sum()), len(rows))
+    is_random = bool((pool.provenance[rows] == "random").all())
+    return {"n": len(rows), **asdict(interval), "random": is_random}
+
+
+def _save_inputs(job: Job, folder: Path) -> None:
     """What is known before the training: configuration, split and encoder."""
     (folder / CONFIG).write_text(to_toml(job.config), encoding="utf-8")
-    split = job.pool.split
-    ids = job.pool.ids.astype(str)
-    np.savez(folder / SPLIT, ids=ids, noisy=split.noisy, trusted=split.trusted, heldout=split.heldout)
-    save_encoder(job.encoder, job.pool.inputs.kind, job.pool.class_names, folder / ENCODER)
+    pool, split = job.pool, job.pool.split
+    provenance = np.array([reason or "" for reason in pool.provenance], dtype=str)
+    np.savez(
+        folder / SPLIT,
+        ids=pool.ids.astype(str),
+        noisy=split.noisy,
+        trusted=split.trusted,
+        heldout=split.heldout,
+        provenance=provenance,
+        sampling_weight=pool.weights,
+    )
+    save_encoder(job.encoder, pool.inputs, pool.class_names, folder / ENCODER)
 
 
-def _test_scores(job: _Job, training: Training) -> dict[str, float | None]:
-    """Scores on the test rows after the last and the chosen epoch; leaves the method at the chosen one."""
+def _predictions(job: Job, training: Training) -> tuple[IntArray | None, IntArray | None]:
+    """Predicted classes of the test rows after the chosen and after the last epoch; leaves the method at the chosen."""
     engine.restore(job.method, training.chosen)
     test = job.pool.test
     if test is None:
-        return {"test_accuracy": None, "test_accuracy_last": None, "test_balanced_accuracy": None}
+        return None, None
     inputs = torch.as_tensor(job.encoder.encode(test.inputs)).to(job.heldout.inputs.device)
     chosen = last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
     if training.last is not training.chosen:
         engine.restore(job.method, training.last)
         last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
         engine.restore(job.method, training.chosen)
+    return chosen, last
+
+
+def _test_scores(job: Job, chosen: IntArray | None, last: IntArray | None) -> dict[str, Any]:
+    test = job.pool.test
+    if test is None or chosen is None or last is None:
+        return {
+            "test_accuracy": None,
+            "test_accuracy_last": None,
+            "test_balanced_accuracy": None,
+            "n_test": 0,
+            "n_test_overlap": 0,
+        }
     return {
         "test_accuracy": accuracy(chosen, test.labels),
         "test_accuracy_last": accuracy(last, test.labels),
         "test_balanced_accuracy": balanced_accuracy(chosen, test.labels),
+        "n_test": len(test.labels),
+        "n_test_overlap": job.pool.overlap.test,
     }
 
 
-def _describe(job: _Job, training: Training) -> dict[str, Any]:
-    split, config = job.pool.split, job.config
+def _class_figures(job: Job, labels: LabelTable, predicted: IntArray | None) -> list[dict[str, Any]]:
+    pool = job.pool
+    test = None if pool.test is None else pool.test.labels
+    return class_figures(labels, pool.class_names, pool.scored, pool.truth, test, predicted)
+
+
+def _describe(job: Job, training: Training) -> dict[str, Any]:
+    pool, config = job.pool, job.config
+    split = pool.split
     return {
         "method": config.method.name,
+        "encoder": config.encoder.name,
         "model": config.model.name,
         "seed": config.seed,
         "commit": commit(),
@@ -402,9 +383,13 @@ def _describe(job: _Job, training: Training) -> dict[str, Any]:
         "n_noisy": len(split.noisy),
         "n_trusted": len(split.trusted) + len(split.heldout),
         "n_heldout": len(split.heldout),
-        "n_classes": job.pool.n_classes,
+        "n_classes": pool.n_classes,
         "split_sha256": split_hash(split),
-        "measured_noise": job.pool.measured_noise,
+        "measured_noise": pool.measured_noise,
+        "noise_estimate": _noise_estimate(job),
+        "balance": config.training.balance,
+        "overlap": asdict(pool.overlap),
+        "skipped": [{"name": name, "reason": reason} for name, reason in pool.skipped],
         "epochs": training.epochs,
         "steps": training.steps,
         "chosen_epoch": training.chosen.epoch,

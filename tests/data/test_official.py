@@ -6,27 +6,36 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ebomlc.data import official
+from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.official import (
     CIFAR10_CLASSES,
     CIFAR10_FOLDER,
     CIFAR10_HUMAN_FILE,
     CIFAR10_HUMAN_KEYS,
     CIFAR10_MD5,
+    CIFAR100_FOLDER,
     FASHION_MNIST_CLASSES,
     FASHION_MNIST_DEBIAN,
     FASHION_MNIST_MD5,
+    RemoteFile,
+    fetch,
     load_cifar10,
+    load_cifar100,
     load_digits_set,
     load_fashion_mnist,
     parse_idx,
 )
 from ebomlc.errors import InputError
+from tests.data.test_download import Site, go_direct
 
 SHARED_CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar.py"
 ROWS = 6
@@ -57,17 +66,30 @@ def python2_array(rows):
     return empty + b"(K\1" + shape + b"\x86" + dtype + b"\x89" + text(rows.tobytes()) + b"tb"
 
 
-def python2_batch(rows, labels):
-    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    return b"\x80\2}(" + text(b"labels") + numbers + text(b"data") + python2_array(rows) + b"u."
+def python2_list(items):
+    return b"](" + b"".join(text(item) if isinstance(item, bytes) else b"K" + bytes([item]) for item in items) + b"e"
 
 
-def put_cifar(folder, monkeypatch, contents):
-    """Write batch files and make their checksums the expected ones."""
+def python2_file(**entries):
+    """A dictionary of lists and uint8 matrices."""
+    return b"\x80\2}(" + b"".join(text(key.encode()) + python2_value(value) for key, value in entries.items()) + b"u."
+
+
+def python2_value(value):
+    if isinstance(value, bytes):
+        return text(value)
+    return python2_array(value) if isinstance(value, np.ndarray) and value.ndim == 2 else python2_list(value)
+
+
+def put_files(folder, contents):
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    monkeypatch.setattr(official, "CIFAR10_MD5", {name: md5(content) for name, content in contents.items()})
+
+
+def expect(monkeypatch, table, contents):
+    """Make the checksums of these small files the expected ones: the official files are too large for a test."""
+    monkeypatch.setattr(official, table, {name: md5(content) for name, content in contents.items()})
 
 
 @pytest.fixture
@@ -75,8 +97,9 @@ def cifar(tmp_path, monkeypatch):
     """A data folder with six tiny batches; what is in them, by name."""
     rng = np.random.default_rng(0)
     batches = {name: (rng.integers(0, 256, (ROWS, 3072), np.uint8), rng.integers(0, 10, ROWS)) for name in CIFAR10_MD5}
-    contents = {name: python2_batch(*batch) for name, batch in batches.items()}
-    put_cifar(tmp_path / CIFAR10_FOLDER, monkeypatch, contents)
+    contents = {name: python2_file(labels=labels, data=rows) for name, (rows, labels) in batches.items()}
+    put_files(tmp_path / CIFAR10_FOLDER, contents)
+    expect(monkeypatch, "CIFAR10_MD5", contents)
     return tmp_path, batches
 
 
@@ -156,10 +179,15 @@ def test_only_the_array_constructors_are_allowed(name):
 def test_missing_cifar_files(cifar, tmp_path):
     folder, _ = cifar
     (folder / CIFAR10_FOLDER / "data_batch_2").unlink()
-    with pytest.raises(InputError, match=r"data_batch_2 not found in .*cifar-10-batches-py.*--data-dir"):
+    with pytest.raises(InputError, match=r"with --data-dir DIR \(data_batch_2 not found in .*cifar-10-batches-py\)$"):
         load_cifar10(folder)
-    with pytest.raises(InputError, match=r"data_batch_1, .*test_batch not found in .*CIFAR-10 python version"):
-        load_cifar10(tmp_path / "nowhere")
+    nowhere = tmp_path / "no where"
+    with pytest.raises(InputError) as caught:
+        load_cifar10(nowhere)
+    assert str(caught.value).startswith(
+        f"cifar10 is not in {nowhere}: get it with `ebomlc data cifar10 --data-dir '{nowhere}'`, or unpack"
+    )
+    assert "data_batch_1, data_batch_2" in str(caught.value)
 
 
 def test_human_labels_by_name(cifar):
@@ -221,6 +249,124 @@ def test_the_real_cifar10(tmp_path):
     np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-4)  # as everybody normalises them
 
 
+# --- a small CIFAR-100, in the same opcodes: no official file of it is on the machines that test ----------------------
+
+CIFAR100_SUPERCLASS = [
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1),
+    *(10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12),
+    *(12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0),
+    *(17, 8, 14, 13),
+]
+"""Superclass of each class as it is published: 0, apple, is one of 4, fruit and vegetables."""
+
+
+def cifar100_part(rng, n_rows):
+    fine = rng.permutation(np.arange(n_rows) % 100)
+    rows = rng.integers(0, 256, (n_rows, 3072), np.uint8)
+    names = [f"image_{k}.png".encode() for k in range(n_rows)]
+    coarse = np.array(CIFAR100_SUPERCLASS)[fine]
+    return {"filenames": names, "batch_label": b"one", "fine_labels": fine, "coarse_labels": coarse, "data": rows}
+
+
+def cifar100_files(parts):
+    return {name: python2_file(**part) for name, part in parts.items()}
+
+
+@pytest.fixture
+def cifar100_parts():
+    rng = np.random.default_rng(0)
+    fine = [f"class_{k}".encode() for k in range(100)]
+    meta = {"fine_label_names": fine, "coarse_label_names": [f"group_{k}".encode() for k in range(20)]}
+    return {"train": cifar100_part(rng, 200), "test": cifar100_part(rng, 100), "meta": meta}
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch, cifar100_parts):
+    """A data folder with a small CIFAR-100, two training rows a class; what is in it, by file."""
+    contents = cifar100_files(cifar100_parts)
+    put_files(tmp_path / CIFAR100_FOLDER, contents)
+    expect(monkeypatch, "CIFAR100_MD5", contents)
+    return tmp_path, cifar100_parts
+
+
+@pytest.mark.parametrize("inner", [".", CIFAR100_FOLDER])
+def test_cifar100_with_its_superclasses(cifar100, inner):
+    folder, parts = cifar100
+    loaded = load_cifar100(folder / inner)
+    assert loaded.train_inputs.shape == (200, 3, 32, 32)
+    assert loaded.train_inputs.dtype == np.uint8
+    assert np.array_equal(loaded.train_inputs.reshape(-1, 3072), parts["train"]["data"])
+    assert np.array_equal(loaded.train_labels, parts["train"]["fine_labels"])
+    assert np.array_equal(loaded.test_inputs.reshape(-1, 3072), parts["test"]["data"])
+    assert np.array_equal(loaded.test_labels, parts["test"]["fine_labels"])
+    assert loaded.train_labels.dtype == loaded.test_labels.dtype == loaded.superclass.dtype == np.int64
+    assert loaded.class_names == tuple(f"class_{k}" for k in range(100))
+    assert loaded.superclass.tolist() == CIFAR100_SUPERCLASS
+    assert loaded.human == {}
+
+
+@pytest.mark.parametrize("name", ["train", "test", "meta"])
+def test_cifar100_checks_each_file(cifar100, name):
+    folder, _ = cifar100
+    path = folder / CIFAR100_FOLDER / name
+    path.write_bytes(path.read_bytes() + b"!")
+    with pytest.raises(InputError, match=rf"{path} is not the official file: .*`ebomlc data cifar100 --data-dir DIR`"):
+        load_cifar100(folder)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"^cifar100 is not in {folder}: .*data cifar100 .*\({name} not found in"):
+        load_cifar100(folder)
+
+
+def test_a_malicious_cifar100_runs_nothing(cifar100, monkeypatch):
+    folder, parts = cifar100
+    target = folder / "proof"
+    contents = {**cifar100_files(parts), "meta": pickle.dumps(Malicious(os.mkdir, str(target)), protocol=2)}
+    (folder / CIFAR100_FOLDER / "meta").write_bytes(contents["meta"])
+    expect(monkeypatch, "CIFAR100_MD5", contents)
+    with pytest.raises(InputError, match="mkdir, which no file of CIFAR does"):
+        load_cifar100(folder)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part["coarse_labels"].__setitem__(7, (part["coarse_labels"][7] + 1) % 20),
+        lambda part: part.update(
+            {key: part[key][part["fine_labels"] != 3] for key in ("coarse_labels", "fine_labels")}
+        ),
+    ],
+)
+def test_superclasses_that_do_not_follow_from_the_classes(cifar100, monkeypatch, change):
+    folder, parts = cifar100
+    change(parts["train"])
+    contents = cifar100_files(parts)
+    (folder / CIFAR100_FOLDER / "train").write_bytes(contents["train"])
+    expect(monkeypatch, "CIFAR100_MD5", contents)
+    with pytest.raises(InputError, match="train: the coarse labels do not follow from the fine ones"):
+        load_cifar100(folder)
+
+
+@pytest.mark.parametrize(("kind", "n_targets"), [("hierarchical", 4), ("asymmetric", 1)])
+def test_noise_stays_inside_the_superclasses_of_cifar100(cifar100, kind, n_targets):
+    loaded = load_cifar100(cifar100[0])
+    labels = np.repeat(loaded.train_labels, 50)
+    noisy = apply_noise(
+        labels,
+        parse_noise(f"{kind}:0.4"),
+        len(loaded.class_names),
+        seed=1,
+        class_names=loaded.class_names,
+        superclass=loaded.superclass,
+    )
+    assert np.array_equal(loaded.superclass[noisy.labels], loaded.superclass[labels])
+    assert noisy.measured_rate == pytest.approx(0.4, abs=0.02)
+    wrong = noisy.transition - 0.6 * np.eye(100)
+    assert np.count_nonzero(wrong > 1e-9, axis=1).tolist() == [n_targets] * 100
+    np.testing.assert_allclose(wrong[wrong > 1e-9], 0.4 / n_targets)
+    np.testing.assert_allclose(wrong.sum(axis=0), 0.4)  # every class gets as many wrong labels as it loses
+
+
 # --- Fashion-MNIST ----------------------------------------------------------------------------------------------------
 
 
@@ -272,15 +418,21 @@ def test_fashion_mnist_falls_back_on_debian(tmp_path, monkeypatch, fashion_array
 
 @pytest.mark.parametrize("given", [None, "elsewhere"])
 def test_fashion_mnist_nowhere(tmp_path, no_debian, given):
-    folder = given or "debian"
-    with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz.*not found in .*{folder}.*apt-get install"):
-        load_fashion_mnist(given and tmp_path / given)
+    folder = tmp_path / (given or "debian")
+    option = folder if given else "DIR"
+    with pytest.raises(InputError) as caught:
+        load_fashion_mnist(given and folder)
+    assert str(caught.value).startswith(
+        f"fashion-mnist is not in {folder}: get it with `ebomlc data fashion-mnist --data-dir {option}`, or run "
+        "`apt-get install dataset-fashion-mnist`"
+    )
+    assert f"t10k-labels-idx1-ubyte.gz not found in {folder}" in str(caught.value)
 
 
 def test_fashion_mnist_incomplete(tmp_path, monkeypatch, fashion_arrays, no_debian):
     put_fashion(tmp_path, monkeypatch, fashion_arrays)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"Fashion-MNIST: t10k-labels-idx1-ubyte.gz not found in .*--data-dir"):
+    with pytest.raises(InputError, match=rf"\(t10k-labels-idx1-ubyte.gz not found in {tmp_path}\)$"):
         load_fashion_mnist(tmp_path)
 
 
@@ -340,6 +492,166 @@ def test_the_real_fashion_mnist():
     assert np.bincount(loaded.train_labels).tolist() == [6000] * 10
     assert np.bincount(loaded.test_labels).tolist() == [1000] * 10
     assert loaded.train_inputs.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
+
+
+# --- getting them from their publishers, here a server of this process ------------------------------------------------
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    go_direct(monkeypatch)
+
+
+def publish(monkeypatch, root, name, files):
+    """Let `fetch` find these files of a set on the test's server, with checksums and sizes as they are."""
+    remote = tuple(RemoteFile(f"{root}/{file}", md5(content), len(content)) for file, content in files.items())
+    monkeypatch.setattr(official, "REMOTE_FILES", {**official.REMOTE_FILES, name: remote})
+
+
+def tar_of(folder, contents):
+    """A .tar.gz as the University of Toronto packs it: a folder with the files, and a page beside them."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in {**contents, "readme.html": b"<html>"}.items():
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def cifar100_site(monkeypatch, direct, cifar100_parts):
+    contents = cifar100_files(cifar100_parts)
+    expect(monkeypatch, "CIFAR100_MD5", contents)
+    archive = tar_of(CIFAR100_FOLDER, contents)
+    with Site(files={"cifar-100-python.tar.gz": archive}) as site:
+        publish(monkeypatch, site.root, "cifar100", site.files)
+        yield site
+
+
+def test_every_set_has_its_files_on_the_web():
+    files = [file for remote in official.REMOTE_FILES.values() for file in remote]
+    assert list(official.REMOTE_FILES) == ["digits", "fashion-mnist", "cifar10", "cifar100"]
+    assert [file.name for file in official.REMOTE_FILES["fashion-mnist"]] == list(FASHION_MNIST_MD5)
+    assert all(len(bytes.fromhex(file.md5)) == 16 for file in files)
+    assert len({file.md5 for file in files}) == len(files) == 6
+
+
+def published(name):
+    """A file of Fashion-MNIST as Zalando published it: the stream of Debian behind the header with name and time."""
+    second = 1504176606 if name.startswith("train") else 1504176627
+    header = b"\x1f\x8b\x08\x08" + struct.pack("<I", second) + b"\0\3" + name.removesuffix(".gz").encode() + b"\0"
+    return header + (FASHION_MNIST_DEBIAN / name).read_bytes()[10:]
+
+
+@pytest.mark.skipif(not FASHION_MNIST_DEBIAN.is_dir(), reason="needs the Debian package dataset-fashion-mnist")
+def test_fetch_the_real_fashion_mnist(tmp_path, monkeypatch, direct):
+    """The very bytes of the publisher, with the sizes and checksums of the publisher."""
+    files = {name: published(name) for name in FASHION_MNIST_MD5}
+    monkeypatch.setattr(official, "FASHION_MNIST_DEBIAN", tmp_path / "debian")
+    with Site(files=files) as site:
+        here = [replace(remote, url=f"{site.root}/{remote.name}") for remote in official.REMOTE_FILES["fashion-mnist"]]
+        monkeypatch.setattr(official, "REMOTE_FILES", {"fashion-mnist": here})
+        folder = fetch("fashion-mnist", tmp_path)
+    assert names_in(folder) == sorted(files)
+
+
+def test_fetch_cifar100(tmp_path, cifar100_site, cifar100_parts):
+    folder, lines = tmp_path / "new" / "data", []
+    assert fetch("cifar100", folder, say=lines.append) == folder / CIFAR100_FOLDER
+    assert names_in(folder) == [f"{CIFAR100_FOLDER}/{name}" for name in ("meta", "test", "train")]
+    assert load_cifar100(folder).superclass.tolist() == CIFAR100_SUPERCLASS
+    assert fetch("cifar100", folder) == fetch("cifar100", folder / CIFAR100_FOLDER) == folder / CIFAR100_FOLDER
+    assert cifar100_site.ranges == [None]
+
+
+def test_fetch_cifar10(tmp_path, monkeypatch, direct, cifar):
+    folder, _ = cifar
+    contents = {path.name: path.read_bytes() for path in (folder / CIFAR10_FOLDER).iterdir()}
+    (folder / CIFAR10_FOLDER / "data_batch_2").unlink()
+    kept = folder / CIFAR10_FOLDER / "data_batch_1"
+    before = kept.stat()
+    with Site(files={"cifar-10-python.tar.gz": tar_of(CIFAR10_FOLDER, contents)}) as site:
+        publish(monkeypatch, site.root, "cifar10", site.files)
+        assert fetch("cifar10", folder) == folder / CIFAR10_FOLDER
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(load_cifar10(folder).train_labels) == 5 * ROWS
+    assert names_in(folder) == [f"{CIFAR10_FOLDER}/{name}" for name in sorted(contents)]
+
+
+def test_fetch_fashion_mnist(tmp_path, monkeypatch, direct, fashion_arrays, no_debian):
+    put_fashion(tmp_path / "there", monkeypatch, fashion_arrays)
+    files = {name: (tmp_path / "there" / name).read_bytes() for name in FASHION_MNIST_MD5}
+    with Site(files=files) as site:
+        publish(monkeypatch, site.root, "fashion-mnist", files)
+        folder = fetch("fashion-mnist", tmp_path / "here")
+        assert folder == tmp_path / "here" / "fashion-mnist"
+        assert names_in(folder) == sorted(files)
+        assert len(load_fashion_mnist(tmp_path / "here").train_labels) == 7
+        (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+        packed_again = gzip.compress(idx(fashion_arrays[1]), compresslevel=1, mtime=0)
+        (folder / "train-labels-idx1-ubyte.gz").write_bytes(packed_again)  # as Debian does: the same content
+        fetch("fashion-mnist", tmp_path / "here")
+        assert len(site.ranges) == 5
+        assert (
+            (folder / "train-labels-idx1-ubyte.gz").read_bytes() == packed_again != files["train-labels-idx1-ubyte.gz"]
+        )
+    put_fashion(no_debian, monkeypatch, fashion_arrays)
+    assert fetch("fashion-mnist", tmp_path / "elsewhere") == no_debian
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_archive_put_there_by_hand_is_used_and_kept(tmp_path, cifar100_site):
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    archive.write_bytes(cifar100_site.files[archive.name])
+    fetch("cifar100", tmp_path)
+    assert archive.exists()
+    assert cifar100_site.ranges == []
+    assert len(load_cifar100(tmp_path).test_labels) == 100
+
+
+def test_a_damaged_file_is_named_and_not_replaced(tmp_path, cifar100_site):
+    path = tmp_path / CIFAR100_FOLDER / "meta"
+    put_files(path.parent, {"meta": b"mine"})
+    with pytest.raises(InputError, match=rf"{path} is not the official file: .*delete it and get it again"):
+        fetch("cifar100", tmp_path)
+    assert path.read_bytes() == b"mine"
+
+
+def test_two_fetches_at_once(tmp_path, cifar100_site):
+    together, done = threading.Barrier(3), []
+
+    def run():
+        together.wait()
+        done.append(fetch("cifar100", tmp_path))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [tmp_path / CIFAR100_FOLDER] * 3
+    assert cifar100_site.ranges == [None]
+    assert names_in(tmp_path) == [f"{CIFAR100_FOLDER}/{name}" for name in ("meta", "test", "train")]
+
+
+def test_an_archive_without_the_files(tmp_path, monkeypatch, cifar100_site):
+    files = {"cifar-100-python.tar.gz": tar_of("other", {"train": b""})}
+    cifar100_site.files = files
+    publish(monkeypatch, cifar100_site.root, "cifar100", files)
+    with pytest.raises(InputError, match=r"lacks cifar-100-python/train, cifar-100-python/test, cifar-100-python/meta"):
+        fetch("cifar100", tmp_path)
+
+
+def test_nothing_to_fetch_and_unknown_sets(tmp_path):
+    assert fetch("digits", tmp_path / "new") is None
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="unknown data set 'cifar-100': did you mean 'cifar100'"):
+        fetch("cifar-100", tmp_path)
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ebomlc.config import DataConfig
 from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.pool import load_pool
-from ebomlc.data.readers import Columns, read_built_in, read_file, read_labels
+from ebomlc.data.readers import Reading, read_built_in, read_labels, read_source
 from ebomlc.data.splits import split_hash
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.records import NO_LABEL
@@ -47,9 +48,9 @@ def refusal(paths, **settings) -> str:
 
 def test_hausa_is_joined_as_its_files_say(hausa):
     paths = {name: str(hausa / f"{name}.csv") for name in ("noisy", "trusted", "test", "truth")}
-    pool = load(paths, text="text")
-    noisy, trusted = (read_file(hausa / f"{name}.csv", Columns(text="text")) for name in ("noisy", "trusted"))
-    truth = read_labels(hausa / "truth.csv", Columns())
+    pool = load(paths)
+    noisy, trusted = (read_source(hausa / f"{name}.csv", Reading()) for name in ("noisy", "trusted"))
+    truth = read_labels(hausa / "truth.csv", Reading())
     np.testing.assert_array_equal(pool.ids, [*noisy.ids, *trusted.ids])
     assert names(pool, pool.given) == [*noisy.labels, *trusted.given]
     assert names(pool, pool.right) == [None] * len(noisy) + list(trusted.labels)
@@ -63,7 +64,7 @@ def test_hausa_is_joined_as_its_files_say(hausa):
 def test_derby_has_its_features_in_every_set(derby):
     paths = {name: str(derby / f"{name}.csv") for name in ("noisy", "trusted", "test")}
     pool = load(paths)
-    assert pool.inputs.values.shape == (1963, 65)
+    assert pool.inputs.numbers().shape == (1963, 65)
     assert pool.test is not None
     assert pool.test.inputs.columns == pool.inputs.columns
     assert pool.measured_noise is None
@@ -123,7 +124,7 @@ def test_a_trusted_row_replaces_the_noisy_row_of_the_same_id_and_keeps_its_given
     row = list(pool.ids).index("b")
     assert names(pool, [pool.given[row], pool.right[row]]) == ["q", "p"]
     assert row in pool.split.trusted
-    np.testing.assert_array_equal(pool.inputs.values[row], [9, 8])
+    np.testing.assert_array_equal(pool.inputs.numbers()[row], [9, 8])
 
 
 def test_a_given_label_in_the_trusted_file_comes_first(files):
@@ -152,9 +153,9 @@ def test_columns_may_have_other_names_and_another_order(files):
     )
     pool = load(paths, id="key", label="klasse")
     assert pool.inputs.columns == ("x", "y")
-    np.testing.assert_array_equal(pool.inputs.values, [[2, 3], [3, 4], [20, 30], [21, 31], [22, 32]])
+    np.testing.assert_array_equal(pool.inputs.numbers(), [[2, 3], [3, 4], [20, 30], [21, 31], [22, 32]])
     assert pool.test is not None
-    np.testing.assert_array_equal(pool.test.inputs.values, [[200, 300]])
+    np.testing.assert_array_equal(pool.test.inputs.numbers(), [[200, 300]])
     assert names(pool, pool.truth[:2]) == ["q", None]
     assert pool.measured_noise == 1.0
 
@@ -191,6 +192,154 @@ def test_noise_goes_round_the_classes_in_their_order(files):
     assert names(pool, pool.given[noisy]) == [following[label] for label in names(pool, pool.truth[noisy])]
 
 
+# --- one table, and rows that are known from elsewhere ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hausa", "derby"])
+def test_one_real_table_is_the_same_pool_as_two(name, request):
+    folder = request.getfixturevalue(name)
+    two = load({"noisy": str(folder / "noisy.csv"), "trusted": str(folder / "trusted.csv")})
+    one = load({"noisy": str(folder / "one_file.csv")}, checked="checked_label")
+    order = [list(one.ids).index(row) for row in two.ids]
+    assert sorted(order) == list(range(len(one.ids)))
+    for part in ("given", "right"):
+        np.testing.assert_array_equal(getattr(one, part)[order], getattr(two, part))
+    assert one.inputs.take(np.array(order)).values.equals(two.inputs.values)
+    assert len(one.random_pairs) == len(one.checked) == len(two.checked)
+
+
+ONE = "id,x,label,checked_label\na,1,p,\nb,2,q,p\nc,3,q,q\nd,4,p,\ne,5,p,p\nf,6,,q\ng,7,q,\n"
+
+
+def test_a_column_of_checked_labels_is_found_by_itself(files):
+    paths = files(noisy=ONE, trusted=None)
+    named, found = load(paths, checked="checked_label"), load(paths)
+    assert names(found, found.right) == names(named, named.right) == [None, "p", "q", None, "p", "q", None]
+    assert names(found, found.given) == ["p", "q", "q", "p", "p", None, "q"]
+    assert found.provenance.tolist() == [None, "unknown", "unknown", None, "unknown", "unknown", None]
+    assert found.random_pairs.tolist() == [1, 2, 4]
+
+
+def test_ids_and_labels_are_enough_for_rows_that_are_there(files):
+    pool = load(files(trusted="id,label\nb,p\na,p\ne,q\n"))
+    assert pool.ids.tolist() == ["a", "b", "c", "d", "e"]
+    assert names(pool, pool.right) == ["p", "p", None, None, "q"]
+    assert names(pool, pool.given) == ["p", "q", "q", "p", "p"]
+
+
+def test_ids_that_are_not_there_need_inputs(files):
+    said = refusal(files(trusted="id,label\nb,p\nzz,p\nyy,p\n"))
+    assert "id 'zz' is not in" in said
+    assert "(2 such ids)" in said
+
+
+def test_a_sample_that_came_back_checked_brings_its_provenance(files):
+    rows = "id,x,y,label,checked_label,provenance,sampling_weight\n"
+    sample = rows + "b,2,,q,p,random,2\ne,3,4,p,q,random,2\na,1,2,p,p,suspect,\nd,4,5,p,,random,2\n"
+    said = []
+    pool = load_pool(DataConfig(**files(trusted=sample)), 0, say=said.append)
+    assert "1 of 4 rows are not checked yet and are left out" in said[0]
+    row = {name: index for index, name in enumerate(pool.ids)}
+    assert names(pool, pool.given[[row["b"]]]) == ["q"]
+    assert pool.provenance[[row[name] for name in "abed"]].tolist() == ["suspect", "random", "random", None]
+    assert pool.weights[row["b"]] == 2
+    assert sorted(pool.ids[pool.random_pairs]) == ["b", "e"]
+
+
+def test_a_sample_that_nobody_filled_in_is_no_trusted_set(files):
+    said = refusal(files(trusted="id,x,y,label,checked_label\na,1,2,p,\nb,2,,q,\n"))
+    assert "its column of checked labels is empty in every row" in said
+
+
+def test_a_sample_of_rows_without_ids_is_joined_by_their_numbers(files):
+    noisy = "x,y,label\n" + "".join(f"{k},{k * k},{'pq'[k % 2]}\n" for k in range(9))
+    sample = "id,x,y,label,checked_label\n2,1,1,q,p\n5,4,16,p,p\n8,7,49,q,q\n"
+    pool = load(files(noisy=noisy, trusted=sample))
+    assert len(pool.ids) == 9
+    assert sorted(pool.ids[pool.checked]) == ["2", "5", "8"]
+    row = list(pool.ids).index("2")
+    assert names(pool, [pool.given[row], pool.right[row]]) == ["q", "p"]
+
+
+def test_the_same_check_twice_counts_once(files):
+    with pytest.warns(DataWarning, match="1 rows repeat the id and the label of another"):
+        pool = load(files(trusted="id,label\nb,p\na,p\nb,p\nd,q\n"))
+    assert len(pool.checked) == 3
+
+
+def test_checks_that_contradict_each_other_are_refused(files):
+    said = refusal(files(trusted="id,label\nb,p\na,p\nb,q\n"))
+    assert "id 'b' was checked twice and got 'p' in row 2 (the header is row 1), 'q' in row 4" in said
+    said = refusal(files(noisy=ONE, trusted="id,label\nb,q\na,p\nc,q\n"))
+    assert "id 'b' is 'q' there, but its checked label in the noisy set is 'p'" in said
+
+
+def test_drawn_rows_are_random(files):
+    pool = load({"noisy": "digits"}, n_trusted=30, noise="flip:0.2")
+    assert set(pool.provenance[pool.checked]) == {"random"}
+    assert (pool.provenance[pool.split.noisy] == None).all()  # noqa: E711 - elementwise
+
+
+def test_objects_from_python_take_the_place_of_files(files):
+    paths = files(test="x,y,label\n9,9,p\n8,9,q\n", truth="id,label\nc,p\n")
+    expected = load(paths)
+    frames = {name: pd.read_csv(path) for name, path in paths.items()}
+    config = DataConfig(**dict.fromkeys(paths, "(DataFrame from Python)"))
+    pool = load_pool(config, 0, objects=frames)
+    np.testing.assert_array_equal(pool.ids, expected.ids)
+    for part in ("given", "right", "truth"):
+        np.testing.assert_array_equal(getattr(pool, part), getattr(expected, part))
+    assert pool.test is not None
+    assert pool.test.inputs.values.equals(expected.test.inputs.values)
+
+
+def test_rows_given_from_python_cannot_be_read_again():
+    assert "came from Python" in refusal({"noisy": "(DataFrame from Python)"}, n_trusted=5)
+
+
+# --- spelling and content ---------------------------------------------------------------------------------------------
+
+
+def test_spellings_are_asked_about_over_all_sets(files):
+    paths = files(trusted=TRUSTED.replace(",p", ",P"), test="x,y,label\n9,9,p \n", truth="id,label\na,P\n")
+    assert "('P', 'p', 'p '): are they the same? --normalise-labels" in refusal(paths)
+    pool = load(paths, normalise_labels=True)
+    assert pool.class_names == ("P", "q")
+    assert pool.truth[0] == 0
+    assert pool.test is not None
+    assert pool.test.labels.tolist() == [0]
+
+
+def test_spellings_stay_apart_where_that_is_wanted(files):
+    paths = files(trusted=TRUSTED + "t4,1,4,P\n")
+    with pytest.warns(DataWarning, match="no noisy row of class 'P'"):
+        assert load(paths, normalise_labels=False).class_names == ("P", "p", "q")
+
+
+def test_test_rows_that_also_train_are_refused_by_content(files):
+    rows = "".join(f"n{k},{k},{k * k},{'pq'[k % 2]}\n" for k in range(40))
+    paths = files(noisy="id,x,y,label\n" + rows, test="x,y,label\n3,9,q\n100,9,p\n")
+    assert "1 test rows also occur in the training rows, by content" in refusal(paths)
+    pool = load(paths, allow_overlap=True)
+    assert (pool.overlap.test, pool.overlap.within) == (1, 0)
+
+
+def test_equal_rows_are_no_copies_where_they_are_common(files):
+    rows = "".join(f"n{k},{k % 3},{k % 2},{'pq'[k % 2]}\n" for k in range(40))
+    pool = load(files(noisy="id,x,y,label\n" + rows, test="x,y,label\n1,1,q\n"))
+    assert pool.overlap.test == 1
+    assert not pool.overlap.identifying
+
+
+def test_ten_thousand_classes_are_read():
+    labels = np.arange(30_000) % 10_000
+    frame = pd.DataFrame({"x": np.arange(30_000) * 0.5, "label": labels})
+    frame["checked_label"] = pd.Series(labels).where(np.arange(30_000) < 20_000)
+    pool = load_pool(DataConfig(noisy="(DataFrame from Python)"), 0, objects={"noisy": frame})
+    assert pool.n_classes == 10_000
+    assert pool.class_names[:3] == ("0", "1", "2")
+
+
 # --- warned about -----------------------------------------------------------------------------------------------------
 
 
@@ -217,15 +366,15 @@ BAD_SETS = {
     "one class": ({"noisy": "id,x,label\na,1,p\n", "trusted": "id,x,label\nb,1,p\nc,1,p\n"}, "only one class occurs"),
     "one trusted row a class": ({"trusted": "id,x,y,label\nt1,1,2,p\nt2,7,9,q\n"}, "no class has two trusted rows (2"),
     "no trusted row": ({"trusted": "id,x,y,label\n"}, "trusted.csv: a header but no rows"),
-    "a feature missing": ({"trusted": "id,x,label\nt1,1,p\n"}, "trusted.csv: unknown column 'y'"),
-    "a feature that is text": ({"trusted": TRUSTED + "t4,1,hi,q\n"}, "trusted.csv: 'hi' in column 'y', row 5"),
+    "a feature missing": ({"trusted": "id,x,label\nt1,1,p\n"}, "column 'y'"),
+    "a feature that is text": ({"trusted": TRUSTED + "t4,1,hi,q\n"}, "but 'hi' stands in row 5"),
     "all rows trusted": ({"noisy": TRUSTED}, "there is nothing left to correct"),
     "unknown class in test": (
         {"test": "x,y,label\n1,2,p\n1,2,r\n"},
-        "test.csv: row 2 below the header has the label 'r'",
+        "test.csv: row 3 (the header is row 1) has the label 'r'",
     ),
     "unknown class in test with ids": ({"test": "id,x,y,label\nu,1,2,r\n"}, "test.csv: the row with id 'u' has"),
-    "a feature missing in test": ({"test": "x,label\n1,p\n"}, "test.csv: unknown column 'y'"),
+    "a feature missing in test": ({"test": "x,label\n1,p\n"}, "column 'y'"),
     "unknown class in truth": ({"truth": "id,label\nb,r\n"}, "truth.csv: the row with id 'b' has the label 'r'"),
     "truth of other rows": ({"truth": "id,label\nzz,p\n"}, "truth.csv: none of its ids occurs in"),
     "truth without ids": ({"truth": "label\np\n"}, "truth.csv: has no column 'id'"),
@@ -263,7 +412,7 @@ def test_rows_of_another_kind_are_refused(files):
     paths = files()
     assert "but a row of" in refusal({**paths, "trusted": "digits"})
     assert "but a row of" in refusal({**paths, "test": "digits"})
-    assert "unknown column 'x0'" in refusal({**paths, "noisy": "digits"})
+    assert "which no training row has" in refusal({**paths, "noisy": "digits"})
 
 
 def test_a_class_that_a_built_in_set_does_not_have_is_refused(files):
@@ -274,12 +423,12 @@ def test_a_class_that_a_built_in_set_does_not_have_is_refused(files):
 
 
 def test_a_built_in_set_has_no_columns():
-    assert "digits is built in and has no columns" in refusal({"noisy": "digits"}, n_trusted=50, text="text")
+    assert "digits is built in and has no columns" in refusal({"noisy": "digits"}, n_trusted=50, text=("text",))
 
 
 def test_labels_spelt_differently_in_both_sets_are_refused(tmp_path):
     rows = "".join(f"n{k},{k},{'ab'[k % 2]}\n" for k in range(8))
     (tmp_path / "n.csv").write_text("id,x,label\n" + rows)
-    (tmp_path / "t.csv").write_text("id,x,label\n" + rows.replace("n", "t").replace("a", "A").replace("b", "B"))
+    (tmp_path / "t.csv").write_text("id,x,label\n" + rows.replace("n", "t").replace("a", "x").replace("b", "y"))
     with pytest.raises(InputError, match="spelt alike"):
         load_pool(DataConfig(noisy=str(tmp_path / "n.csv"), trusted=str(tmp_path / "t.csv")), 0)

@@ -1,210 +1,284 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
-from ebomlc.data.readers import Columns, is_built_in, read_built_in, read_file, read_labels, read_table
+from ebomlc.data.columns import Columns
+from ebomlc.data.memory import Arrays
+from ebomlc.data.readers import Reading, read_built_in, read_labels, read_source
 from ebomlc.errors import DataWarning, InputError
 
-TEXT = Columns(text="text")
+
+def reading(**settings) -> Reading:
+    own = {name: settings.pop(name) for name in ("image_size", "on_bad_input", "cache_dir") if name in settings}
+    return Reading(columns=Columns(**settings), **own)
 
 
-def refusal(action, *arguments) -> str:
+def refusal(data, how=None, **options) -> str:
     with pytest.raises(InputError) as caught:
-        action(*arguments)
+        read_source(data, how or Reading(), **options)
     return str(caught.value)
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def test_real_texts_are_read_as_the_csv_module_reads_them(hausa):
-    source = read_file(hausa / "noisy.csv", TEXT)
+    source = read_source(hausa / "noisy.csv", Reading())
     with (hausa / "noisy.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert source.ids.tolist() == [row["id"] for row in rows]
     assert source.labels.tolist() == [row["label"] for row in rows]
-    assert source.inputs.values.tolist() == [row["text"] for row in rows]
-    assert (source.inputs.kind, source.inputs.columns) == ("text", ("text",))
+    assert source.inputs is not None
+    assert source.inputs.roles == {"text": "text"}
+    assert source.inputs.values["text"].tolist() == [row["text"] for row in rows]
     assert source.has_ids
-    assert all(label is None for label in source.given)
+    assert all(label is None for label in (*source.given, *source.checked, *source.provenance))
 
 
-def test_real_numbers_are_read_as_the_csv_module_reads_them(derby):
-    source = read_file(derby / "trusted.csv", Columns())
-    with (derby / "trusted.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in ("id", "label", "given_label")]
-    assert source.inputs.columns == tuple(names)
-    np.testing.assert_array_equal(source.inputs.values, [[float(row[name]) for name in names] for row in rows])
-    assert source.given.tolist() == [row["given_label"] for row in rows]
+def test_a_real_column_of_checked_labels_is_empty_where_nobody_looked(derby):
+    source = read_source(derby / "one_file.csv", Reading())
+    frame = pd.read_csv(derby / "one_file.csv")
+    checked = frame["checked_label"].notna()
+    assert [label is not None for label in source.checked] == checked.tolist()
+    assert source.checked[checked].tolist() == frame["checked_label"][checked].tolist()
+    assert source.inputs is not None
+    assert set(source.inputs.roles.values()) == {"number"}
+    assert len(source.inputs.columns) == 65
 
 
-def test_ids_and_classes_are_what_they_say(write):
-    path = write("a.csv", "id,text,label\n007,a,NA\nNA,b,None\n1e3,c,010\nnull,,1.0\n")
-    source = read_file(path, TEXT)
-    assert source.ids.tolist() == ["007", "NA", "1e3", "null"]
-    assert source.labels.tolist() == ["NA", "None", "010", "1.0"]
-    assert source.inputs.values.tolist() == ["a", "b", "c", ""]
-
-
-def test_lines_in_quotes_bom_crlf_and_blank_lines(write):
-    content = '\ufeffid,text,label\r\nä/1,"two\r\nlines, ""quoted""",a\r\n\r\n2,x,b\r\n\r\n,,\r\n'
-    source = read_file(write("a.csv", content), TEXT)
-    assert source.ids.tolist() == ["ä/1", "2"]
-    assert source.inputs.values.tolist() == ['two\r\nlines, "quoted"', "x"]
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_is_understood(write, end):
-    source = read_file(write("a.csv", end.join(["id,x,label", "1,2,a", "2,3,b"])), Columns())
-    assert source.inputs.values.tolist() == [[2.0], [3.0]]
-
-
-def test_tabs_separate_the_cells_of_a_tsv_file(write):
-    source = read_file(write("a.TSV", "id\ttext\tlabel\n1\ta, b\tx\n"), TEXT)
-    assert source.inputs.values.tolist() == ["a, b"]
-
-
-def test_a_cell_may_be_long_and_the_limit_of_the_csv_module_is_put_back(write):
-    limit = csv.field_size_limit()
-    text = "word " * 50_000
-    assert read_file(write("a.csv", f"id,text,label\n1,{text},a\n"), TEXT).inputs.values[0] == text
-    assert csv.field_size_limit() == limit
-
-
-def test_columns_are_found_by_the_names_given(write):
-    path = write("a.csv", "key,x,y,class,id\n1,2,3,a,9\n2,3,4,b,9\n")
-    source = read_file(path, Columns(id="key", label="class", features=("y", "x")))
-    assert source.ids.tolist() == ["1", "2"]
-    assert source.labels.tolist() == ["a", "b"]
-    assert source.inputs.values.tolist() == [[3.0, 2.0], [4.0, 3.0]]
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_kind_of_table_says_the_same(tmp_path, suffix):
+    frame = pd.DataFrame({"id": ["a", "b", "c"], "x": [1.5, 2, 4], "label": [1, 2, 1], "given_label": ["2", None, "1"]})
+    path = tmp_path / f"rows.{suffix}"
+    writers = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "parquet": lambda: frame.to_parquet(path),
+    }
+    writers[suffix]()
+    source = read_source(path, Reading())
+    assert (source.ids.tolist(), source.labels.tolist()) == (["a", "b", "c"], ["1", "2", "1"])
+    assert source.given.tolist() == ["2", None, "1"]
+    assert source.inputs is not None
+    np.testing.assert_array_equal(source.inputs.numbers(), [[1.5], [2], [4]])
 
 
 def test_without_an_id_column_rows_are_numbered_and_that_is_said(write):
-    source = read_file(write("a.csv", "x,label\n5,a\n6,b\n"), Columns())
+    source = read_source(write("a.csv", "x,label\n5,a\n6,b\n"), Reading())
     assert (source.ids.tolist(), source.has_ids) == (["1", "2"], False)
+    assert source.place(1) == "row 3 (the header is row 1)"
 
 
-def test_all_other_numeric_columns_are_features(write):
-    path = write("a.csv", ",id,label,given_label,x,name, y ,empty\n0,1,3,4,1e3,ann,-.5,\n1,2,4,4,,bob,NA,\n")
-    source = read_file(path, Columns())
-    assert source.inputs.columns == ("x", "y")
-    np.testing.assert_array_equal(source.inputs.values, [[1000, -0.5], [np.nan, np.nan]])
+def test_columns_are_found_by_the_names_given(write):
+    path = write("a.csv", "key,x,y,class,right,id\n1,2,3,a,,9\n2,3,4,b,a,9\n")
+    source = read_source(path, reading(id="key", label="class", checked="right", features=("y", "x")))
+    assert (source.ids.tolist(), source.labels.tolist(), source.checked.tolist()) == (
+        ["1", "2"],
+        ["a", "b"],
+        [None, "a"],
+    )
+    assert source.inputs is not None
+    assert source.inputs.columns == ("y", "x")
 
 
-def test_a_column_of_numbers_with_a_slip_is_left_out_aloud(write):
-    path = write("a.csv", "id,x,y,label\n1,1,1,a\n2,2,2,b\n3,3,1o,b\n")
-    with pytest.warns(DataWarning, match=r"column 'y' is left out, for '1o' in row 4 \(the header is row 1\)"):
-        assert read_file(path, Columns()).inputs.columns == ("x",)
+def test_why_a_row_was_checked_and_what_it_stands_for_are_kept(write):
+    path = write("a.csv", "id,x,label,provenance,sampling_weight\n1,1,a,random,2.5\n2,2,b,suspect,\n3,3,b,,1\n")
+    source = read_source(path, Reading())
+    assert source.provenance.tolist() == ["random", "suspect", None]
+    np.testing.assert_array_equal(source.weights, [2.5, np.nan, 1])
 
 
-def test_an_empty_given_label_is_none(write):
-    source = read_file(write("a.csv", "id,x,label,given_label\n1,1,a,b\n2,2,b,\n"), Columns())
-    assert source.given.tolist() == ["b", None]
+@pytest.mark.parametrize("weight", ["many", "-1", "0", "inf"])
+def test_a_weight_must_be_a_positive_number(write, weight):
+    said = refusal(write("a.csv", f"id,x,label,sampling_weight\n1,1,a,{weight}\n"))
+    assert f"sampling_weight in row 2 (the header is row 1) is {weight!r}" in said
+
+
+def test_an_unknown_provenance_is_refused(write):
+    assert "unknown provenance 'randm': did you mean 'random'?" in refusal(
+        write("a.csv", "id,x,label,provenance\n1,1,a,randm\n")
+    )
+
+
+def test_a_table_that_only_joins_labels_needs_no_inputs(write):
+    noisy = read_source(write("n.csv", "id,x,label\n1,1,a\n2,2,b\n"), Reading())
+    source = read_source(write("t.csv", "id,label\n2,a\n"), Reading(), like=noisy.inputs)
+    assert source.inputs is None
+    assert source.labels.tolist() == ["a"]
+    assert "column 'x'" in refusal(write("u.csv", "label\na\n"), like=noisy.inputs), "rows without ids join nothing"
 
 
 def test_right_labels_are_read_by_id_and_an_empty_one_says_nothing(write):
-    assert read_labels(write("t.csv", "id,label\n7,a\n8,\n9,b\n"), Columns()) == {"7": "a", "9": "b"}
+    assert read_labels(write("t.csv", "id,label\n7,a\n8,\n9,b\n"), Reading()) == {"7": "a", "9": "b"}
 
 
-def test_a_table_without_rows_has_no_right_labels(write):
-    assert read_labels(write("t.csv", "id,label\n"), Columns()) == {}
+# --- vectors ----------------------------------------------------------------------------------------------------------
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def vectors(tmp_path):
+    """Digits as embeddings, with their table beside them."""
+    images, right = load_digits(return_X_y=True)
 
-BAD_FILES = {
-    "empty": ("", "the file is empty"),
-    "blank lines": ("\n\n", "the file is empty"),
-    "png": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "line 1 is not text in UTF-8"),
-    "zip": (b"PK\x03\x04\x14\x00\x06\x00", "line 1 holds NUL bytes"),
-    "nul": (b"id,x,label\n1,2\x00,a\n", "line 2 holds NUL bytes"),
-    "latin-1": ("id,x,label\n1,2,a\n2,3,café\n".encode("latin-1"), "line 3 is not text in UTF-8"),
-    "utf-16": ("id,x,label\n".encode("utf-16"), "line 1 is not text in UTF-8"),
-    "longer": ("id,x,label\n1,2,a\n\n2,3,b,4\n", "row 4 (the header is row 1) has 4 cells, but the header has 3"),
-    "shorter": ("id,x,label\n1,2\n", "row 2 (the header is row 1) has 2 cells, but the header has 3"),
-    "one column twice": ("id,x,x,label\n1,2,3,a\n", "column 'x' stands in the header more than once"),
-    "two columns without a name": ("id,,,label\n1,2,3,a\n", "a column without a name stands in the header"),
-    "semicolons": ("id;x;label\n1;2;a\n", "this one seems to be split at ';': save it with ','"),
-    "open quote": ('id,x,label\n1,2,a\n2,"3,b\n4,5,c\n', "row 3 (the header is row 1) cannot be split into cells"),
-    "stray quote": ('id,x,label\n1,"2"3,a\n', "row 2 (the header is row 1) cannot be split into cells"),
-}
+    def write_vectors(array=images[:30].astype(np.float32), n=30, suffix="csv"):
+        np.save(tmp_path / "rows.npy", array)
+        frame = pd.DataFrame({"id": [f"r{k}" for k in range(n)], "label": right[:n].astype(str)})
+        frame.to_csv(tmp_path / f"rows.{suffix}", index=False, sep="\t" if suffix == "tsv" else ",")
+        return tmp_path / "rows.npy"
+
+    return write_vectors
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_file_that_is_no_table_is_refused_with_its_place(write, case):
-    content, message = BAD_FILES[case]
-    path = write("a.csv", content)
-    said = refusal(read_table, path)
-    assert said.startswith(f"{path}: ")
-    assert message in said
+def test_embeddings_lie_beside_a_table_of_the_same_name(vectors):
+    source = read_source(vectors(suffix="tsv"), Reading())
+    assert source.inputs is not None
+    assert (source.inputs.kind, source.inputs.values.dtype) == ("vectors", np.float32)
+    np.testing.assert_array_equal(source.inputs.values, load_digits().data[:30])
+    assert source.ids.tolist() == [f"r{k}" for k in range(30)]
 
 
-BAD_ROWS = {
-    "no rows": ("id,x,label\n", Columns(), "a header but no rows"),
-    "no label": ("id,x,lable\n1,2,a\n", Columns(), "unknown column 'label': did you mean 'lable'?"),
-    "no id": ("id,x,label\n1,2,a\n", Columns(id="key"), "unknown column 'key'"),
-    "no text": ("id,txt,label\n1,2,a\n", TEXT, "unknown column 'text': did you mean 'txt'?"),
-    "no feature": ("id,x,label\n1,2,a\n", Columns(features=("xx",)), "unknown column 'xx': did you mean 'x'?"),
-    "ids repeated": ("id,x,label\n1,2,a\n2,2,a\n1,2,b\n", Columns(), "id '1' is repeated in rows 2, 4"),
-    "an empty id": ("id,x,label\n1,2,a\n ,2,a\n", Columns(), "the id in row 3 (the header is row 1) is empty"),
-    "an empty label": ("id,x,label\n1,2,a\n\n2,2, \n", Columns(), "the label in row 4 (the header is row 1) is empty"),
-    "not a number": ("id,x,label\n1,2,a\n2,2o,b\n", Columns(features=("x",)), "'2o' in column 'x', row 3"),
-    "a long cell": (f"id,x,label\n1,{'9' * 400},a\n", Columns(), f"'{'9' * 40}...' in column 'x', row 2"),
-    "infinite": ("id,x,label\n1,2,a\n2,-inf,b\n", Columns(), "'-inf' in column 'x', row 3"),
-    "text only": ("id,name,label\n1,ann,a\n", Columns(), "if one holds text, say --text name"),
-    "nothing else": ("id,label\n1,a\n", Columns(), "no column of numbers to learn from"),
-}
+def test_embeddings_of_another_type_become_float32(vectors):
+    source = read_source(vectors(load_digits().data[:30]), Reading())
+    assert source.inputs is not None
+    assert source.inputs.values.dtype == np.float32
 
 
-@pytest.mark.parametrize("case", BAD_ROWS)
-def test_rows_that_cannot_be_used_are_refused_with_their_place(write, case):
-    content, columns, message = BAD_ROWS[case]
-    path = write("a.csv", content)
-    said = refusal(read_file, path, columns)
-    assert said.startswith(f"{path}: ")
-    assert message in said
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((29, 4), np.float32), "has 29 rows, but rows.csv has 30"),
+        (np.zeros((30, 4, 2), np.float32), "numbers [rows, dimensions] needed"),
+        (np.array([["a"] * 3] * 30), "numbers [rows, dimensions] needed"),
+        (np.array([[1.0, 2]] * 29 + [[1, np.nan]]), "row 30 holds NaN or infinity"),
+        (np.array([[object()]] * 30), "cannot load without pickle"),
+    ],
+)
+def test_embeddings_that_cannot_be_used_are_refused(vectors, array, message):
+    path = vectors()
+    np.save(path, array, allow_pickle=array.dtype == object)
+    assert message.replace("cannot load", "can load") in refusal(path)
 
 
-def test_a_missing_file_is_named_with_its_nearest_neighbour(write):
-    path = write("noisy.csv", "id,x,label\n1,2,a\n")
-    assert refusal(read_table, path.with_name("nosy.csv")).endswith("no such file; did you mean 'noisy.csv'?")
-    assert refusal(read_table, path.with_name("z.csv")).endswith("no such file; is the path right?")
-    assert "no such file" in refusal(read_table, path.parent / "none" / "noisy.csv")
+def test_embeddings_need_exactly_one_table(vectors):
+    path = vectors()
+    path.with_suffix(".tsv").write_bytes(b"id\tlabel\n")
+    assert "rows.csv, rows.tsv lie beside it: which one?" in refusal(path)
+    path.with_suffix(".tsv").unlink()
+    path.with_suffix(".csv").unlink()
+    assert "no table beside it says what its rows are: write rows.csv" in refusal(path)
 
 
-def test_a_folder_is_no_file(tmp_path):
-    (tmp_path / "noisy.csv").mkdir()
-    assert "this is a folder" in refusal(read_table, tmp_path)
-    assert "this is a folder" in refusal(read_table, tmp_path / "noisy.csv")
+def test_a_file_that_is_no_array_is_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("id,label\n1,a\n")
+    (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY no")
+    assert "not an array that numpy can load without pickle" in refusal(tmp_path / "rows.npy")
 
 
-def test_other_kinds_of_files_are_refused(write):
-    assert "cannot be read yet; give a .csv or .tsv file" in refusal(read_table, write("a.parquet", b"PAR1"))
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
-def test_right_labels_need_ids(write):
-    assert "has no column 'id'" in refusal(read_labels, write("t.csv", "label\na\n"), Columns())
+@pytest.fixture
+def photos(tmp_path):
+    """Digits as PNG files, in a folder for each class."""
+    digits = load_digits()
+    for number, (pixels, right) in enumerate(zip(digits.images[:20], digits.target, strict=False)):
+        path = tmp_path / "photos" / str(right) / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype(np.uint8)).save(path)
+    return tmp_path / "photos"
 
 
-# --- built-in sets ----------------------------------------------------------------------------------------------------
+def test_a_folder_of_images_has_ids_labels_and_pixels(photos, tmp_path):
+    source = read_source(photos, reading(cache_dir=tmp_path / "cache"))
+    digits = load_digits()
+    assert source.inputs is not None
+    assert source.inputs.values.shape == (20, 1, 8, 8)
+    for name, label, pixels in zip(source.ids, source.labels, source.inputs.values, strict=True):
+        number = int(name.split("/")[1].removesuffix(".png"))
+        assert label == str(digits.target[number])
+        np.testing.assert_array_equal(pixels[0], digits.images[number] * 15)
 
 
-def test_digits_have_ids_class_names_and_disjoint_parts():
+def test_a_table_may_hold_paths(photos, tmp_path):
+    rows = [
+        f"x{k},{path.relative_to(tmp_path)},{path.parent.name}" for k, path in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    (tmp_path / "images.csv").write_text("id,path,label\n" + "\n".join(rows))
+    how = reading(image="path", cache_dir=tmp_path / "cache")
+    source = read_source(tmp_path / "images.csv", how)
+    folder = read_source(photos, how)
+    assert source.inputs is not None
+    assert folder.inputs is not None
+    np.testing.assert_array_equal(source.inputs.values, folder.inputs.values)
+    assert source.labels.tolist() == folder.labels.tolist()
+    test = read_source(photos, reading(cache_dir=tmp_path / "cache", image_size=16), like=source.inputs)
+    assert test.inputs is not None
+    assert test.inputs.values.shape[2:] == (8, 8), "further sets take the size of the first"
+
+
+def test_a_bad_image_is_refused_or_left_out_with_its_row(photos, tmp_path):
+    bad = sorted(photos.rglob("*.png"))[3]
+    bad.write_bytes(b"%PDF-1.7")
+    assert "PDF" in refusal(photos, reading(cache_dir=tmp_path / "cache"))
+    with pytest.warns(DataWarning, match="1 of 20 images cannot be read and are left out"):
+        source = read_source(photos, reading(cache_dir=tmp_path / "cache", on_bad_input="skip"))
+    name = bad.relative_to(photos).as_posix()
+    assert [skipped for skipped, _ in source.skipped] == [name]
+    assert name not in source.ids
+    assert source.inputs is not None
+    assert len(source) == len(source.inputs) == 19
+
+
+# --- Python objects and names -----------------------------------------------------------------------------------------
+
+
+def test_a_frame_is_a_table():
+    frame = pd.DataFrame({"x": range(30), "kind": ["a", "b", "a"] * 10, "label": [0, 1, 0] * 10})
+    frame["checked_label"] = [None, 1, None] * 10
+    source = read_source(frame, Reading())
+    assert source.labels[:3].tolist() == ["0", "1", "0"]
+    assert source.checked[:3].tolist() == [None, "1", None]
+    assert source.name == "(DataFrame from Python)"
+    assert source.inputs is not None
+    assert source.inputs.roles == {"x": "number", "kind": "category"}
+
+
+def test_arrays_are_rows():
+    images, right = load_digits(return_X_y=True)
+    source = read_source(Arrays(images[:9], right[:9], given=right[1:10], kind="embeddings"), Reading())
+    assert source.inputs is not None
+    assert source.inputs.kind == "vectors"
+    assert source.given.tolist() == [str(k) for k in right[1:10]]
+    assert not source.has_ids
+
+
+def test_built_in_sets_are_in_official_order():
     train, test = read_built_in("digits", None)
-    assert (len(train), len(test)) == (1347, 450)
+    assert len(train) + len(test) == 1797
     assert train.ids[0] == "train-0"
-    assert test.ids[-1] == "test-449"
-    assert set(train.labels) == set(train.class_names) == {str(digit) for digit in range(10)}
+    assert train.inputs is not None
+    assert test.inputs is not None
+    rows = np.concatenate([train.inputs.numbers(), test.inputs.numbers()])
+    np.testing.assert_array_equal(np.sort(rows.sum(1)), np.sort(load_digits().data.sum(1) / 16))
 
 
-def test_built_in_names_are_told_from_files(write):
-    assert is_built_in("digits")
-    assert not is_built_in(str(write("digits.csv", "")))
-    assert not is_built_in("missing.csv")
-    assert "did you mean 'digits'?" in refusal(is_built_in, "digit")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", "unknown data set 'digit': did you mean 'digits'?"),
+        ("nothing/here.csv", "no such file; is the path right?"),
+        ("cifar10", "cifar10 needs --data-dir DIR"),
+    ],
+)
+def test_names_of_nothing_are_refused(name, message):
+    assert message in refusal(name)
 
 
-def test_cifar10_needs_a_folder():
-    assert "--data-dir DIR" in refusal(read_built_in, "cifar10", None)
+def test_a_file_name_that_is_nearly_right_is_hinted_at(write):
+    path = write("noisy.csv", "id,x,label\n1,1,a\n")
+    assert "no such file; did you mean 'noisy.csv'?" in refusal(path.with_name("nosy.csv"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ebomlc.errors import InputError
 from ebomlc.methods import METHODS, EpochContext, StepContext, find_method
 from ebomlc.methods.learner import halve
 from ebomlc.records import Batch
-from tests.methods.conftest import Problem
+from tests.methods.conftest import CLASS_WEIGHTS, Problem, create
 
 
 def test_unknown_name_suggests_the_nearest():
@@ -34,8 +35,7 @@ def trained(name, problem, steps=4):
     method = entry.create(entry.parse_settings({}), problem.setup)
     for index in range(steps):
         noisy, trusted = problem.batches(index)
-        if entry.needs_truth:
-            noisy = Batch(noisy.inputs, noisy.given, noisy.given, noisy.index)
+        noisy = with_truth(name, noisy)
         context = EpochContext(index, steps, lambda rows=noisy: iter([rows]), lambda rows=trusted: iter([rows]))
         method.begin_epoch(context)
         method.model.train()
@@ -76,45 +76,129 @@ def test_state_restores_the_suggestions(name, problem):
         assert torch.equal(method.suggest(noisy.inputs, noisy.given), fresh.suggest(noisy.inputs, noisy.given))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_two_ranks_take_the_step_of_their_averaged_gradients(name):
-    """Two ranks with other rows each, in lockstep, end with equal weights: only if every gradient was averaged."""
-    problem = Problem("mlp")
-    meeting, sums = threading.Barrier(2), {}
+def fresh(name, problem):
+    torch.manual_seed(3)
+    return create(name, problem)
 
-    def work(rank, outcome):
+
+def with_truth(name, noisy):
+    return Batch(noisy.inputs, noisy.given, noisy.given, noisy.index) if METHODS[name].needs_truth else noisy
+
+
+PROGRESS = (0.1, 0.7, 0.9)
+"""A step in each phase of the methods that have phases."""
+
+
+def step_on_ranks(methods, batches):
+    """Steps of one method a rank, in lockstep; `batches` holds, for each step, each rank's noisy and trusted rows."""
+    meeting, sums, failures = threading.Barrier(len(methods)), {}, []
+    # ranks are processes in earnest: torch's forward mode keeps its state by process, so only one may compute at a time
+    computing = threading.Lock()
+
+    def work(rank):
         turn = 0
 
         def reduce(gradient):
             nonlocal turn
             turn += 1
             sums[rank, turn] = gradient
-            meeting.wait(timeout=20)
-            mean = (sums[0, turn] + sums[1, turn]) / 2
-            meeting.wait(timeout=20)
-            return mean
+            computing.release()
+            try:
+                meeting.wait(timeout=20)
+            finally:
+                computing.acquire()
+            return sum(sums[other, turn] for other in range(len(methods))) / len(methods)
 
-        entry = METHODS[name]
-        method = methods[rank]
-        for index in range(3):
-            noisy, trusted = problem.batches(10 * index + rank)
-            if entry.needs_truth:
-                noisy = Batch(noisy.inputs, noisy.given, noisy.given, noisy.index)
-            method.step(noisy, trusted, StepContext(0.1, 0.0, reduce))
-        outcome[rank] = [p.detach().clone() for p in method.model.parameters()]
-        outcome[rank] += [value.clone() for value in method.state_dict().values()]
+        with computing:
+            try:
+                for progress, rows in zip(PROGRESS, batches, strict=True):
+                    methods[rank].step(*rows[rank], StepContext(0.1, progress, reduce))
+            except BaseException as error:
+                failures.append(error)
+                meeting.abort()
 
-    methods, outcome = [], {}
-    for _ in range(2):
-        torch.manual_seed(3)
-        methods.append(METHODS[name].create(METHODS[name].parse_settings({}), problem.setup))
-    threads = [threading.Thread(target=work, args=(rank, outcome)) for rank in range(2)]
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(methods))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    for ours, theirs in zip(outcome[0], outcome[1], strict=True):
+    assert not failures, failures[0]
+
+
+def outcome(method):
+    return [value.detach() for value in (*method.model.parameters(), *method.state_dict().values())]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_ranks_take_the_step_of_their_averaged_gradients(name):
+    """Two ranks with other rows each, in lockstep, end with equal weights: only if every gradient was averaged."""
+    problem = Problem("mlp")
+    methods = [fresh(name, problem) for _ in range(2)]
+    drawn = [[problem.batches(10 * index + rank) for rank in range(2)] for index in range(3)]
+    step_on_ranks(methods, [[(with_truth(name, noisy), trusted) for noisy, trusted in rows] for rows in drawn])
+    for ours, theirs in zip(outcome(methods[0]), outcome(methods[1]), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+# emlc draws the wrong labels of its gate anew on each rank
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "emlc"])
+def test_two_ranks_do_what_one_process_does_with_the_rows_of_both(name):
+    problem = Problem("mlp", class_weights=CLASS_WEIGHTS)
+    alone, methods, batches = fresh(name, problem), [fresh(name, problem) for _ in range(2)], []
+    for index in range(3):
+        noisy, trusted = problem.batches(index, n_trusted=8, pairs=True)
+        noisy = with_truth(name, noisy)
+        # the halves of each rank's trusted rows are halves of the whole's
+        batches.append([(noisy[rank * 6 : rank * 6 + 6], trusted[torch.arange(8) // 2 % 2 == rank]) for rank in (0, 1)])
+        alone.step(noisy, trusted, StepContext(0.1, PROGRESS[index]))
+    step_on_ranks(methods, batches)
+    for ours, theirs in zip(outcome(alone), outcome(methods[1]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+UNWEIGHTED = ("trusted-only", "bayes")
+"""Methods that train on no noisy row."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_class_weights_of_one_change_nothing_and_others_do(name, problem):
+    plain = outcome(trained(name, problem))
+    weighted = {}
+    for key, weights in (("ones", torch.ones(3)), ("others", CLASS_WEIGHTS)):
+        problem.setup = replace(problem.setup, class_weights=weights)
+        weighted[key] = outcome(trained(name, problem))
+    for ours, theirs in zip(plain, weighted["ones"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    gap = max(float((a - b).abs().max()) for a, b in zip(plain, weighted["others"], strict=True))
+    assert (gap == 0) == (name in UNWEIGHTED)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_suggestions_are_never_weighted(name, problem):
+    noisy, _ = problem.batches(9)
+    method = trained(name, problem)
+    problem.setup = replace(problem.setup, class_weights=CLASS_WEIGHTS)
+    weighted = create(name, problem)
+    weighted.model.eval()
+    with torch.no_grad():
+        weighted.model.load_state_dict(method.model.state_dict())
+        weighted.load_state_dict(method.state_dict())
+        assert torch.equal(method.suggest(noisy.inputs, noisy.given), weighted.suggest(noisy.inputs, noisy.given))
+
+
+def test_class_weights_multiply_targets_and_losses_of_labels():
+    setup = Problem("mlp", class_weights=torch.tensor([0.5, 1.0, 1.5])).setup
+    targets = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(setup.weigh(targets), torch.tensor([[0.1, 0.3, 0.75], [0.5, 0.0, 0.0]]))
+    rows = setup.weigh_rows(torch.tensor([2.0, 4.0]), torch.tensor([2, 0]))
+    torch.testing.assert_close(rows, torch.tensor([3.0, 2.0]))
+    plain = replace(setup, class_weights=None)
+    assert plain.weigh(targets) is targets
+
+
+def test_as_many_class_weights_as_classes():
+    with pytest.raises(ValueError, match=r"\[2\] class weights for 3"):
+        Problem("mlp", class_weights=torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["ebomlc", "mlc", "mlc-barrier"])

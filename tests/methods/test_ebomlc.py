@@ -14,6 +14,7 @@ from ebomlc.methods import StepContext, find_method
 from ebomlc.methods.ebomlc import Ebomlc, EbomlcLiteral, EbomlcLiteralSettings, EbomlcSettings, mixture_loss
 from ebomlc.methods.learner import halve
 from ebomlc.records import NO_LABEL
+from tests.methods.conftest import CLASS_WEIGHTS, MODELS, Problem
 
 RATES = (0.3, 0.2, 0.05)
 
@@ -23,6 +24,8 @@ class Reference:
 
     def __init__(self, method, settings, problem) -> None:
         self.settings = settings
+        weights = problem.setup.class_weights
+        self.class_weights = torch.ones(3) if weights is None else weights
         self.model = copy.deepcopy(method.model)
         self.corrector = copy.deepcopy(method.corrector.network)
         optimizer = problem.optimizer
@@ -34,7 +37,10 @@ class Reference:
     def lower(self, model, noisy, trusted, targets):
         noisy_log = model(noisy.inputs).logits.log_softmax(1)
         trusted_log = model(trusted.inputs).logits.log_softmax(1)
-        total = -(targets * noisy_log).sum() - trusted_log[torch.arange(len(trusted)), trusted.right].sum()
+        total = (
+            -(self.class_weights * targets * noisy_log).sum()
+            - trusted_log[torch.arange(len(trusted)), trusted.right].sum()
+        )
         return total / (len(noisy) + len(trusted)), noisy_log
 
     def step(self, noisy, trusted, lr) -> None:
@@ -59,7 +65,7 @@ class Reference:
             gradient_after = torch.autograd.grad(loss_after, parameters)
             output = self.model(second.inputs)
         difference = (log_before - log_after).detach()
-        gap_meta = torch.autograd.grad(-(targets * difference).sum() / n_rows, meta)
+        gap_meta = torch.autograd.grad(-(self.class_weights * targets * difference).sum() / n_rows, meta)
         shown = second.right
         if settings.show_given:
             shown = torch.where(second.given == NO_LABEL, second.right, second.given)
@@ -100,8 +106,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_steps_equal_the_naive_form(problem, variant):
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(("variant", "weights"), [*((name, None) for name in VARIANTS), ("default", CLASS_WEIGHTS)])
+def test_steps_equal_the_naive_form(kind, variant, weights):
+    problem = Problem(kind, class_weights=weights)
     settings = EbomlcSettings(corrector_lr=0.05, **VARIANTS[variant])
     method = Ebomlc(settings, problem.setup)
     reference = Reference(method, settings, problem)
@@ -178,7 +186,7 @@ class LiteralReference(Reference):
     def gradients(self, noisy, first):
         output = self.model(noisy.inputs)
         trusted_logits = self.model(first.inputs).logits
-        targets = self.corrector(output.features.detach(), noisy.given)
+        targets = self.class_weights * self.corrector(output.features.detach(), noisy.given)
         log, n_rows = output.logits.log_softmax(1), len(noisy) + len(first)
         trusted_sum = F.cross_entropy(trusted_logits, first.right, reduction="sum")
         main = torch.autograd.grad(
@@ -217,8 +225,10 @@ class LiteralReference(Reference):
         self.adam.step()
 
 
-@pytest.mark.parametrize("step_on_gap", [False, True])
-def test_literal_steps_equal_the_naive_form(problem, step_on_gap):
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(("step_on_gap", "weights"), [(False, None), (True, None), (False, CLASS_WEIGHTS)])
+def test_literal_steps_equal_the_naive_form(kind, step_on_gap, weights):
+    problem = Problem(kind, class_weights=weights)
     settings = EbomlcLiteralSettings(corrector_lr=0.05, delta=3.0, step_on_gap=step_on_gap)
     method = EbomlcLiteral(settings, problem.setup)
     reference = LiteralReference(method, settings, problem)

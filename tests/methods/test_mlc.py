@@ -10,11 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from ebomlc.bilevel import SGD, frozen_statistics, inner_step, reverse_hypergradient
+from ebomlc.bilevel import SGD, frozen_statistics
 from ebomlc.methods import StepContext
 from ebomlc.methods.learner import halve
 from ebomlc.methods.mlc import Mlc, MlcBarrier, MlcBarrierSettings, MlcSettings
-from tests.methods.conftest import Problem
+from tests.methods.conftest import (
+    CLASS_WEIGHTS,
+    MODELS,
+    Problem,
+    class_weights_of,
+    features_and_logits,
+    reference_hypergradient,
+)
 
 OPTIMIZERS = {
     "momentum": SGD(momentum=0.9, weight_decay=1e-2),
@@ -23,54 +30,39 @@ OPTIMIZERS = {
 }
 
 
-def reference_hypergradient(method, noisy, trusted, lr):
-    """Double backward through the whole look-ahead, features frozen as METHOD.md section 1 says."""
-    main, corrector = method.main, method.corrector
-    first, second = halve(trusted)
-    model = main.model
-    with frozen_statistics(model), torch.no_grad():
-        features = model(noisy.inputs).features
+def expected_hypergradient(method, noisy, trusted, lr):
+    """The reference with the corrector's targets, features frozen as METHOD.md section 1 says."""
+    network, flat = method.corrector.network, method.corrector.flat
+    features = features_and_logits(method.model, noisy.inputs).features
 
-    def forward(weights, inputs):
-        return functional_call(model, main.flat.unflatten(weights), (inputs,)).logits
+    def targets_of(meta):
+        return functional_call(network, flat.unflatten(meta), (features, noisy.given))
 
-    def lower(weights, meta):
-        targets = functional_call(corrector.network, corrector.flat.unflatten(meta), (features, noisy.given))
-        noisy_sum = -(targets * forward(weights, noisy.inputs).log_softmax(1)).sum()
-        trusted_sum = F.cross_entropy(forward(weights, first.inputs), first.right, reduction="sum")
-        return (noisy_sum + trusted_sum) / (len(noisy) + len(first))
-
-    def upper(weights):
-        return F.cross_entropy(forward(weights, second.inputs), second.right)
-
-    weights = main.flat.vector.clone()
-    state = main.state
-    with frozen_statistics(model):
-        return reverse_hypergradient(
-            lower,
-            upper,
-            weights,
-            corrector.flat.vector.clone(),
-            lambda gradient: inner_step(weights, gradient, state, main.setup.optimizer, lr)[0],
-        )
+    return reference_hypergradient(method.main, flat.vector, targets_of, noisy, *halve(trusted), lr)
 
 
 # the reference batches noisy and trusted rows apart, which differs from a joint batch only under batch norm
-@pytest.mark.parametrize(("kind", "joint"), [("mlp", False), ("mlp", True), ("norm_cnn", False)])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_corrector_follows_the_exact_hypergradient(kind, optimizer, joint):
-    problem = Problem(kind, OPTIMIZERS[optimizer])
+@pytest.mark.parametrize(("kind", "joint"), [("mlp", False), ("mlp", True), ("norm_cnn", False), ("dropout", False)])
+@pytest.mark.parametrize(
+    ("optimizer", "weights"), [*((name, None) for name in OPTIMIZERS), ("momentum", CLASS_WEIGHTS)]
+)
+def test_corrector_follows_the_exact_hypergradient(kind, joint, optimizer, weights):
+    problem = Problem(kind, OPTIMIZERS[optimizer], weights)
     method = Mlc(MlcSettings(corrector_lr=0.05), replace(problem.setup, joint_forward=joint))
     method.model.train()
     for index, lr in enumerate((0.3, 0.2)):
         noisy, trusted = problem.batches(index)
-        expected = reference_hypergradient(method, noisy, trusted, lr)
+        expected = expected_hypergradient(method, noisy, trusted, lr)
+        torch.manual_seed(0)
         method.step(noisy, trusted, StepContext(lr, 0.0))
         torch.testing.assert_close(method.corrector.flat.vector.grad, expected, rtol=1e-9, atol=1e-12)
         assert expected.norm() > 0
 
 
-def test_main_model_takes_one_optimizer_step_on_the_lower_loss(problem):
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("weights", [None, CLASS_WEIGHTS])
+def test_main_model_takes_one_optimizer_step_on_the_lower_loss(kind, weights):
+    problem = Problem(kind, class_weights=weights)
     method = Mlc(MlcSettings(), problem.setup)
     method.model.train()
     twin = copy.deepcopy(method.model)
@@ -80,7 +72,7 @@ def test_main_model_takes_one_optimizer_step_on_the_lower_loss(problem):
         first, _ = halve(trusted)
         output = twin(noisy.inputs)
         targets = method.corrector(output.features, noisy.given).detach()
-        total = -(targets * output.logits.log_softmax(1)).sum()
+        total = -(class_weights_of(problem.setup) * targets * output.logits.log_softmax(1)).sum()
         total = total + F.cross_entropy(twin(first.inputs).logits, first.right, reduction="sum")
         sgd.zero_grad()
         (total / (len(noisy) + len(first))).backward()
@@ -95,11 +87,13 @@ def barrier_reference(method, settings, noisy, trusted, lr):
     """Gradients of main model and corrector for one naive barrier step, by plain loops over module copies."""
     model, corrector = copy.deepcopy(method.model), method.corrector.network
     first, second = halve(trusted)
-    n_rows = len(noisy) + len(first)
+    n_rows, weigh = len(noisy) + len(first), class_weights_of(method.main.setup)
 
     def lower(m, targets):
         log = m(noisy.inputs).logits.log_softmax(1)
-        return (-(targets * log).sum() + F.cross_entropy(m(first.inputs).logits, first.right, reduction="sum")) / n_rows
+        return (
+            -(weigh * targets * log).sum() + F.cross_entropy(m(first.inputs).logits, first.right, reduction="sum")
+        ) / n_rows
 
     with frozen_statistics(model):
         parameters = list(model.parameters())
@@ -124,8 +118,12 @@ def barrier_reference(method, settings, noisy, trusted, lr):
     return [f + beta * q for f, q in zip(upper, gap_main, strict=True)], [beta * q for q in gap_meta]
 
 
-@pytest.mark.parametrize("gap_gradient", ["constant", "difference"])
-def test_naive_barrier_equals_the_plain_form(problem, gap_gradient):
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("gap_gradient", "weights"), [("constant", None), ("difference", None), ("difference", CLASS_WEIGHTS)]
+)
+def test_naive_barrier_equals_the_plain_form(kind, gap_gradient, weights):
+    problem = Problem(kind, class_weights=weights)
     settings = MlcBarrierSettings(inner_steps=3, delta=2.0, gap_gradient=gap_gradient)
     method = MlcBarrier(settings, problem.setup)
     method.model.train()

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebomlc.bilevel.flat import FlatParameters
 
@@ -103,7 +104,8 @@ def directional_derivative(
         Of the shape that `function` returns, without gradient.
     """
     _load_forward_mode()
-    with torch.no_grad():
+    # of the ways to compute attention, only the plain one has a rule for forward mode
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         return torch.func.jvp(function, (dict(weights),), (dict(tangent),))[1]
 
 

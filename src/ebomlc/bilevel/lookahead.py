@@ -95,7 +95,8 @@ def _drops(module: nn.Module) -> bool:
         return True
     if isinstance(module, _WITH_DROPOUT_INSIDE):
         return module.dropout > 0
-    if not any("drop" in kind.__name__.lower() for kind in type(module).__mro__):
+    names = [kind.__name__.lower() for kind in type(module).__mro__]
+    if not any("drop" in name or name == "stochasticdepth" for name in names):
         return False
     # A dropout of unknown make counts as active: replaying for nothing is cheap, not replaying is wrong.
     probabilities = [getattr(module, name) for name in _PROBABILITY_NAMES if hasattr(module, name)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ebomlc.config import AUTO_EPOCHS, AUTO_STEPS
+from ebomlc.config import AUTO_EPOCHS, AUTO_STEPS, IMBALANCE
 
 if TYPE_CHECKING:
     from ebomlc.run import Run
@@ -17,8 +17,13 @@ METHOD_HELP = (
     "ce: labels as they are; trusted-only; oracle: right labels (needs --truth)."
 )
 MODEL_HELP = (
-    "auto (default): mlp for numbers and text, cnn for grey, resnet20 for colour images; "
-    "or mlp, cnn, resnet20, resnet32, resnet44, resnet56."
+    "auto (default): mlp for numbers, text and frozen features, cnn for grey, resnet20 for colour images; or mlp, cnn, "
+    "resnet20, resnet32, resnet44, resnet56; timm:NAME or torchvision:NAME, trained as a whole."
+)
+ENCODER_HELP = (
+    "What turns rows into what the model is fed. auto (default): columns for tables, efficientnet-lite0 for your own "
+    "images where it is installed, else pixels. Or a pre-trained network that stays as it is: efficientnet-lite0, "
+    "timm:NAME, torchvision:NAME for images; minilm, sentence:NAME for texts."
 )
 EPOCHS_HELP = (
     f"Passes over the noisy set. Default: about {AUTO_STEPS:,} steps, {AUTO_EPOCHS[0]} to {AUTO_EPOCHS[1]} epochs."
@@ -27,20 +32,27 @@ NOISE_HELP = (
     "Lay noise over the labels, which then count as right, to try the tool: uniform:R, symmetric:R, flip:R, pair:R, "
     "asymmetric:R, hierarchical:R, instance:R with R in [0, 1], or human:NAME (cifar10: aggre, worse, random1..3)."
 )
+NOISY_HELP = (
+    "The large set: a table (.csv, .tsv, .jsonl, .parquet), a folder with a sub-folder of images for each class, "
+    "an .npy file of embeddings beside a table of the same name, hf:NAME, or digits, fashion-mnist, cifar10, cifar100."
+)
+TRUSTED_HELP = (
+    "Checked rows: the label column is right, a column given_label, if there, is the old label. Ids and labels are "
+    "enough where the ids are those of the large set."
+)
+CHECKED_HELP = (
+    "Instead of --trusted: the column that holds the right label where somebody looked, and is empty elsewhere."
+)
+
+Text = Annotated[list[str] | None, typer.Option(help="Column that holds a text to learn from; repeat it.")]
 
 
 def fit(
-    noisy: Annotated[
-        str, typer.Argument(help="The large set: a .csv or .tsv file, or digits, fashion-mnist, cifar10.")
-    ] = "",
+    noisy: Annotated[str, typer.Argument(help=NOISY_HELP)] = "",
     *,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    trusted: Annotated[
-        str | None,
-        typer.Option(
-            help="File of checked rows: its label column is right; a column given_label, if there, is the old label."
-        ),
-    ] = None,
+    trusted: Annotated[str | None, typer.Option(help=TRUSTED_HELP)] = None,
+    checked: Annotated[str | None, typer.Option(help=CHECKED_HELP)] = None,
     n_trusted: Annotated[
         int | None, typer.Option(help="Instead of --trusted: draw this many rows whose right label is known.")
     ] = None,
@@ -55,17 +67,46 @@ def fit(
         str | None, typer.Option("--id", help="Id column. Default: 'id' if there is one, else the row number.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label column, in every file. Default: label.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column that holds a text to learn from.")] = None,
+    text: Text = None,
     features: Annotated[
-        list[str] | None, typer.Option(help="Numeric column to learn from; repeat it. Default: every other one.")
+        list[str] | None,
+        typer.Option(help="Column of numbers or categories to learn from; repeat it. Default: every other one."),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Column of image paths, from the folder of the table on.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side of the images. Default: seen from them.")
+    ] = None,
+    on_bad_input: Annotated[
+        str | None, typer.Option(help="An image that cannot be read: error (default) or skip, counted and listed.")
+    ] = None,
+    normalise_labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalise-labels/--no-normalise-labels", help="Labels that differ only by case or blanks are one class."
+        ),
+    ] = None,
+    allow_overlap: Annotated[
+        bool | None, typer.Option("--allow-overlap", help="Score test rows that also occur in the training rows.")
     ] = None,
     noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
     method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
+    encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance",
+            help=f"Every class counts alike. Default: where the largest has more than {IMBALANCE:g} times the trusted "
+            f"rows of the smallest.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help=EPOCHS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, noise, weights and order. Default: 0.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10 and cifar100.")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder for decoded images and features. Default: ~/.cache/ebomlc.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file, such as config.toml of a run; options given here come first.")
     ] = None,
@@ -73,12 +114,20 @@ def fit(
 ) -> None:
     """Train on noisy and trusted rows; write a classifier and a suggested label for every row.
 
-    Own data, three rows of each file being enough to see the form:
+    One table in which somebody checked some rows, or two:
 
-        noisy.csv:    id,text,label          (labels partly wrong)
-        trusted.csv:  id,text,label          (labels checked; may have given_label)
+        all.csv:      id,text,label,checked_label   (checked_label empty where nobody looked)
 
-        ebomlc fit noisy.csv --trusted trusted.csv --text text --out run
+        ebomlc fit all.csv --checked checked_label --out run
+
+        noisy.csv:    id,text,label                 (labels partly wrong)
+        trusted.csv:  id,text,label                 (labels checked; may have given_label)
+
+        ebomlc fit noisy.csv --trusted trusted.csv --out run
+
+    A folder of images, photos/CLASS/..., and a table of checked ones (id: path below photos; label):
+
+        ebomlc fit photos --trusted checked.csv --out run
 
     The run folder holds labels.parquet (one row for each id: given, suggested, how sure), summary.json,
     metrics.csv, config.toml, the split, the encoder and both models.
@@ -88,21 +137,30 @@ def fit(
     finished = run.fit(
         noisy,
         trusted=trusted,
+        checked=checked,
         n_trusted=n_trusted,
         pairs=pairs,
         test=test,
         truth=truth,
         id=id_column,
         label=label,
-        text=text,
+        text=text or (),
         features=features or (),
+        image=image,
+        image_size=image_size,
+        on_bad_input=on_bad_input,
+        normalise_labels=normalise_labels,
+        allow_overlap=allow_overlap,
         noise=noise,
         method=method,
+        encoder=encoder,
         model=model,
+        balance=balance,
         epochs=epochs,
         device=device,
         seed=seed,
         data_dir=data_dir,
+        cache_dir=cache_dir,
         config=config,
         out=out,
         overwrite=overwrite,

@@ -8,8 +8,12 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.data import data
 from ebomlc.cli.demo import demo
+from ebomlc.cli.export import export
 from ebomlc.cli.fit import fit
+from ebomlc.cli.predict import predict
+from ebomlc.cli.sample import sample
 from ebomlc.errors import InputError, TrainingDivergedError
 from ebomlc.version import __version__
 
@@ -23,7 +27,8 @@ app = typer.Typer(
     help="Train a classifier that wrong labels do not hurt, and learn which labels are wrong, from a large noisy set "
     "and a small trusted one.",
 )
-app.command(no_args_is_help=True)(fit)
+for command in (sample, fit, predict, export, data):
+    app.command(no_args_is_help=True)(command)
 app.command()(demo)
 
 

@@ -1,26 +1,30 @@
-"""Text, table and image preprocessing: fitted on training rows, saved as JSON and npz, never as pickle."""
+"""Table, vector and image preprocessing: fitted on training rows, saved as JSON and npz, never as pickle."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import QuantileTransformer
+from sklearn.utils import resample
 
-from ebomlc.data.inputs import Inputs
-from ebomlc.errors import InputError
+from ebomlc.data.columns import ONE_HOT_VALUES
+from ebomlc.data.inputs import Inputs, Role, no_rows
+from ebomlc.errors import InputError, unknown_name
 
 Array = npt.NDArray[Any]
 
-TABLE_QUANTILES, CUT = 200, 3.0
+TABLE_QUANTILES, QUANTILE_ROWS, CUT = 200, 100_000, 3.0
 TEXT_COMPONENTS = 200
 WORDS: Mapping[str, Any] = {"analyzer": "word", "ngram_range": (1, 2), "sublinear_tf": True, "max_features": 50_000}
 CHARACTERS: Mapping[str, Any] = {
@@ -29,14 +33,29 @@ CHARACTERS: Mapping[str, Any] = {
     "sublinear_tf": True,
     "max_features": 50_000,
 }
+CHUNK_ROWS = 65_536
+"""What is computed in float64 is computed for so many rows at a time: of millions it would not fit into memory."""
 
 
 class Encoder(Protocol):
-    """Turns the inputs of rows into what the main model is fed."""
+    """Turns the inputs of rows into what the main model is fed.
+
+    Attributes
+    ----------
+    name : str
+        What it is stored and found again under; see `register_encoder`.
+    """
+
+    name: ClassVar[str]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it reads; empty for images."""
+        """The columns it reads; empty for vectors and images."""
+        ...
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """What those columns hold, which a new file is read by."""
         ...
 
     def encode(self, inputs: Inputs) -> Array:
@@ -51,7 +70,36 @@ class Encoder(Protocol):
         """Everything that is not an array, for the JSON file."""
         ...
 
+    @classmethod
+    def restore(cls, details: Mapping[str, Any], arrays: Mapping[str, Array]) -> Encoder:
+        """The encoder that gave these `details` and `arrays`."""
+        ...
 
+
+EncoderClass = TypeVar("EncoderClass", bound=type[Encoder])
+
+ENCODERS: dict[str, type[Encoder]] = {}
+"""Every kind of encoder that a folder may hold, by its name."""
+
+ELSEWHERE = {"backbone": "ebomlc.data.frozen", "sentences": "ebomlc.data.frozen"}
+"""Modules to import, by the name of an encoder that they register."""
+
+
+def register_encoder(encoder: EncoderClass) -> EncoderClass:
+    """Class decorator: `load_encoder` finds this kind of encoder by its name."""
+    if ENCODERS.setdefault(encoder.name, encoder) is not encoder:
+        raise ValueError(f"two encoders are called {encoder.name!r}")
+    return encoder
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + CHUNK_ROWS, n)) for start in range(0, n, CHUNK_ROWS))
+
+
+# --- images and vectors -----------------------------------------------------------------------------------------------
+
+
+@register_encoder
 @dataclass(frozen=True)
 class ImageEncoder:
     """Images stay uint8; only their statistics are taken, which the model standardises with.
@@ -62,9 +110,12 @@ class ImageEncoder:
         Of the training pixels scaled to [0, 1].
     """
 
+    name: ClassVar[str] = "pixels"
+
     mean: Array
     std: Array
     columns: tuple[str, ...] = ()
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, inputs: Inputs) -> ImageEncoder:
@@ -89,48 +140,103 @@ class ImageEncoder:
         """Nothing more."""
         return {}
 
+    @classmethod
+    def restore(cls, details: Mapping[str, Any], arrays: Mapping[str, Array]) -> ImageEncoder:
+        """From what was stored."""
+        del details
+        return cls(arrays["mean"], arrays["std"])
+
+
+@register_encoder
+@dataclass(frozen=True)
+class VectorEncoder:
+    """Embeddings: the mean of the training rows is taken away, and every row is brought to one length.
+
+    Attributes
+    ----------
+    mean : float32 array, shape [D]
+        Of the training rows.
+    """
+
+    name: ClassVar[str] = "vectors"
+
+    mean: Array
+    columns: tuple[str, ...] = ()
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, inputs: Inputs) -> VectorEncoder:
+        """Mean of each dimension."""
+        total = sum(inputs.values[rows].sum(0, dtype=np.float64) for rows in _chunks(len(inputs)))
+        return cls(np.asarray(total / len(inputs), np.float32))
+
+    def encode(self, inputs: Inputs) -> Array:
+        """float32 [N, D]; every row has length sqrt(D), so that its features are 1 in the root mean square."""
+        encoded = np.empty((len(inputs), len(self.mean)), np.float32)
+        for rows in _chunks(len(inputs)):
+            encoded[rows] = _to_length(inputs.values[rows] - self.mean)
+        return encoded
+
+    def arrays(self) -> dict[str, Array]:
+        """The mean."""
+        return {"mean": self.mean}
+
+    def details(self) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
+
+    @classmethod
+    def restore(cls, details: Mapping[str, Any], arrays: Mapping[str, Array]) -> VectorEncoder:
+        """From what was stored."""
+        del details
+        return cls(arrays["mean"])
+
+
+def _to_length(rows: Array) -> Array:
+    """Rows [N, D] scaled to length sqrt(D); a row of zeros stays one."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (np.sqrt(rows.shape[1]) * rows / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+# --- parts of a table -------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
-class TableEncoder:
-    """Numeric columns: empty cells take the median, then each column is mapped to a standard normal by its quantiles.
+class NumberPart:
+    """Numbers: empty cells take the median, then each column is mapped to a standard normal by its quantiles.
 
     Ranks are robust to heavy tails and to units, which users' columns have; deviations are cut at `CUT`.
 
     Attributes
     ----------
-    columns : tuple of str, length D
-        Their names.
     median : float array, shape [D]
         Of each raw column.
     quantiles : QuantileTransformer
         Fitted.
     """
 
-    columns: tuple[str, ...]
     median: Array
     quantiles: QuantileTransformer
 
     @classmethod
-    def fit(cls, inputs: Inputs) -> TableEncoder:
-        """Median and quantiles of each column.
+    def fit(cls, columns: Sequence[Array]) -> NumberPart:
+        """Median and quantiles of D columns of N numbers, of which none is empty throughout."""
+        n = len(columns[0])
+        median = np.array([np.nanmedian(column) for column in columns])
+        rows = np.arange(n)
+        if n > QUANTILE_ROWS:  # the rows that the transformer would draw, without a copy of all of them first
+            rows = resample(rows, replace=False, n_samples=QUANTILE_ROWS, random_state=0)
+        quantiles = _new_quantiles(min(TABLE_QUANTILES, n))
+        quantiles.fit(_filled([column[rows] for column in columns], median))
+        return cls(median, quantiles)
 
-        Raises
-        ------
-        InputError
-            Where a column is empty in every row.
-        """
-        empty = np.isnan(inputs.values).all(0)
-        if empty.any():
-            raise InputError(f"column {inputs.columns[int(empty.argmax())]!r} is empty in every row; leave it out")
-        median = np.nanmedian(inputs.values, axis=0)
-        quantiles = _new_quantiles(min(TABLE_QUANTILES, len(inputs)))
-        quantiles.fit(np.where(np.isnan(inputs.values), median, inputs.values))
-        return cls(inputs.columns, median, quantiles)
-
-    def encode(self, inputs: Inputs) -> Array:
-        """float32 [N, D] in [-CUT, CUT]."""
-        filled = np.where(np.isnan(inputs.values), self.median, inputs.values)
-        return np.asarray(self.quantiles.transform(filled)).clip(-CUT, CUT).astype(np.float32)
+    def encode(self, columns: Sequence[Array]) -> Array:
+        """float32 [N, D] in [-CUT, CUT], from D columns of N numbers."""
+        encoded = np.empty((len(columns[0]), len(columns)), np.float32)
+        for rows in _chunks(len(encoded)):
+            filled = _filled([column[rows] for column in columns], self.median)
+            encoded[rows] = np.asarray(self.quantiles.transform(filled)).clip(-CUT, CUT)
+        return encoded
 
     def arrays(self) -> dict[str, Array]:
         """Medians and quantiles."""
@@ -140,45 +246,93 @@ class TableEncoder:
             "references": np.asarray(self.quantiles.references_),
         }
 
-    def details(self) -> dict[str, Any]:
-        """Nothing more."""
-        return {}
+    @classmethod
+    def restore(cls, arrays: Mapping[str, Array]) -> NumberPart:
+        """From what was stored."""
+        transformer = _new_quantiles(len(arrays["references"]))
+        transformer.n_quantiles_ = len(arrays["references"])
+        transformer.quantiles_ = arrays["quantiles"]
+        transformer.references_ = arrays["references"]
+        return cls(arrays["median"], transformer)
+
+
+def _filled(columns: Sequence[Array], median: Array) -> Array:
+    values = np.stack(columns, axis=1)
+    return np.where(np.isnan(values), median, values)
 
 
 def _new_quantiles(count: int) -> QuantileTransformer:
     # a fixed subsample: the same rows always give the same encoder
-    return QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=100_000, random_state=0)
-
-
-def _restore_quantiles(quantiles: Array, references: Array) -> QuantileTransformer:
-    transformer = _new_quantiles(len(references))
-    transformer.n_quantiles_ = len(references)
-    transformer.quantiles_ = quantiles
-    transformer.references_ = references
-    return transformer
+    return QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=QUANTILE_ROWS, random_state=0)
 
 
 @dataclass(frozen=True)
-class TextEncoder:
-    """TF-IDF of words and of character n-grams, reduced by a truncated singular value decomposition.
+class CategoryPart:
+    """One column of categories: one-hot where it has few values, else the rank of a value by its frequency.
+
+    A column of the one-hot code is standardised as a column of numbers would be: less its mean, which is the share p of
+    the value, and over its deviation sqrt(p (1 - p)). Rare values would get very large by that; the factor is cut at
+    `CUT`. A value that was not seen, or none, is all zeros, which is the mean row.
 
     Attributes
     ----------
-    columns : tuple of str, length 1
-        The text column.
+    values : tuple of str, length V
+        By falling frequency; equal ones by the alphabet.
+    shares : float array, shape [V]
+        Of the filled training rows.
+    """
+
+    values: tuple[str, ...]
+    shares: Array
+
+    @classmethod
+    def fit(cls, cells: pd.Series) -> CategoryPart:
+        """Values and how frequent they are."""
+        counts = cells.value_counts()
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        shares = np.array([count for _, count in ordered], np.float64)
+        return cls(tuple(str(value) for value, _ in ordered), shares / max(shares.sum(), 1))
+
+    @property
+    def is_one_hot(self) -> bool:
+        """Whether it has few values."""
+        return len(self.values) <= ONE_HOT_VALUES
+
+    def one_hot(self, cells: pd.Series) -> Array:
+        """float32 [N, V] in [-CUT, CUT]."""
+        deviation = np.sqrt(self.shares * (1 - self.shares))
+        scale = np.minimum(1 / np.maximum(deviation, 1e-12), CUT)
+        # the last row is for what was not seen: code -1
+        table = np.vstack([(np.eye(len(self.values)) - self.shares) * scale, np.zeros(len(self.values))])
+        return table.astype(np.float32)[self._codes(cells)]
+
+    def ranks(self, cells: pd.Series) -> Array:
+        """float64 [N]: 0 for the most frequent value; NaN for one that was not seen, or none."""
+        codes = self._codes(cells).astype(np.float64)
+        return np.where(codes < 0, np.nan, codes)
+
+    def _codes(self, cells: pd.Series) -> npt.NDArray[np.intp]:
+        return pd.Index(self.values, dtype=object).get_indexer(pd.Index(cells, dtype=object))
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One column of texts: TF-IDF of words and of character n-grams, reduced by a singular value decomposition.
+
+    Attributes
+    ----------
     words, characters : TfidfVectorizer
         Fitted.
     components : float32 array, shape [D, vocabulary]
         Right singular vectors.
     """
 
-    columns: tuple[str, ...]
     words: TfidfVectorizer
     characters: TfidfVectorizer
     components: Array
 
     @classmethod
-    def fit(cls, inputs: Inputs) -> TextEncoder:
+    def fit(cls, texts: pd.Series) -> TextPart:
         """Vocabulary, weights and singular vectors.
 
         Raises
@@ -187,22 +341,24 @@ class TextEncoder:
             Where the texts hold no words.
         """
         words, characters = TfidfVectorizer(**WORDS), TfidfVectorizer(**CHARACTERS)
+        texts = texts.sort_values()  # so that the order of the rows in the file makes no difference
         try:
-            parts = [words.fit_transform(inputs.values), characters.fit_transform(inputs.values)]
+            parts = [words.fit_transform(texts), characters.fit_transform(texts)]
         except ValueError as error:
-            raise InputError(f"column {inputs.columns[0]!r} holds no words to learn from: {error}") from error
+            raise InputError(f"column {texts.name!r} holds no words to learn from: {error}") from error
         tfidf = sparse.csr_matrix(sparse.hstack(parts))
-        n_components = min(TEXT_COMPONENTS, len(inputs) - 1, tfidf.shape[1] - 1)  # type: ignore[index]
+        n_components = max(1, min(TEXT_COMPONENTS, len(texts) - 1, tfidf.shape[1] - 1))  # type: ignore[index]
         svd = TruncatedSVD(n_components, random_state=0).fit(tfidf)
-        return cls(inputs.columns, words, characters, np.asarray(svd.components_, np.float32))
+        return cls(words, characters, np.asarray(svd.components_, np.float32))
 
-    def encode(self, inputs: Inputs) -> Array:
+    def encode(self, texts: pd.Series) -> Array:
         """float32 [N, D]; every row has length sqrt(D), so that its features are 1 in the root mean square."""
-        tfidf = sparse.hstack([self.words.transform(inputs.values), self.characters.transform(inputs.values)])
-        reduced = tfidf.tocsr() @ self.components.T
-        norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-        length = np.sqrt(len(self.components))
-        return (length * reduced / np.maximum(norms, 1e-12)).astype(np.float32)
+        encoded = np.empty((len(texts), len(self.components)), np.float32)
+        for rows in _chunks(len(texts)):
+            some = texts.iloc[rows]
+            tfidf = sparse.hstack([self.words.transform(some), self.characters.transform(some)])
+            encoded[rows] = _to_length(tfidf.tocsr() @ self.components.T)
+        return encoded
 
     def arrays(self) -> dict[str, Array]:
         """Inverse document frequencies and singular vectors."""
@@ -212,9 +368,16 @@ class TextEncoder:
             "components": self.components,
         }
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, list[str]]:
         """Vocabularies."""
         return {name: _vocabulary(part) for name, part in (("words", self.words), ("characters", self.characters))}
+
+    @classmethod
+    def restore(cls, details: Mapping[str, list[str]], arrays: Mapping[str, Array]) -> TextPart:
+        """From what was stored."""
+        words = _restore_vectorizer(WORDS, details["words"], arrays["words_idf"])
+        characters = _restore_vectorizer(CHARACTERS, details["characters"], arrays["characters_idf"])
+        return cls(words, characters, arrays["components"])
 
 
 def _vocabulary(vectorizer: TfidfVectorizer) -> list[str]:
@@ -228,30 +391,161 @@ def _restore_vectorizer(settings: Mapping[str, Any], vocabulary: list[str], idf:
     return vectorizer
 
 
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@register_encoder
+@dataclass(frozen=True)
+class TableEncoder:
+    """Columns of numbers, categories and texts, encoded apart and put side by side.
+
+    Attributes
+    ----------
+    roles : mapping of str to {"number", "category", "text"}
+        Of the columns it reads.
+    numbers : NumberPart or None
+        Of the columns of numbers, and after them of the categories that are coded by rank.
+    categories : mapping of str to CategoryPart
+        By column.
+    texts : mapping of str to TextPart
+        By column.
+    """
+
+    name: ClassVar[str] = "columns"
+
+    roles: Mapping[str, Role]
+    numbers: NumberPart | None
+    categories: Mapping[str, CategoryPart]
+    texts: Mapping[str, TextPart]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns it reads."""
+        return tuple(self.roles)
+
+    @classmethod
+    def fit(cls, inputs: Inputs) -> TableEncoder:
+        """Every part on its columns.
+
+        Raises
+        ------
+        InputError
+            Where a column of numbers is empty in every row, or one of texts holds no words.
+        """
+        for name in inputs.select("number"):
+            if inputs.values[name].isna().all():
+                raise InputError(f"column {name!r} is empty in every row; leave it out")
+        categories = {name: CategoryPart.fit(inputs.values[name]) for name in inputs.select("category")}
+        columns = _as_numbers(inputs, inputs.roles, categories)
+        numbers = NumberPart.fit(columns) if columns else None
+        texts = {name: TextPart.fit(inputs.values[name]) for name in inputs.select("text")}
+        return cls(dict(inputs.roles), numbers, categories, texts)
+
+    def encode(self, inputs: Inputs) -> Array:
+        """float32 [N, D]: numbers, categories by rank, one-hot categories, texts."""
+        parts = [] if self.numbers is None else [self.numbers.encode(_as_numbers(inputs, self.roles, self.categories))]
+        parts += [part.one_hot(inputs.values[name]) for name, part in self.categories.items() if part.is_one_hot]
+        parts += [part.encode(inputs.values[name]) for name, part in self.texts.items()]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def arrays(self) -> dict[str, Array]:
+        """Medians, quantiles, shares and singular vectors."""
+        stored = {} if self.numbers is None else self.numbers.arrays()
+        shares = {f"shares_{k}": part.shares for k, part in enumerate(self.categories.values())}
+        texts = {f"{key}_{k}": a for k, part in enumerate(self.texts.values()) for key, a in part.arrays().items()}
+        return {**stored, **shares, **texts}
+
+    def details(self) -> dict[str, Any]:
+        """Roles, values of the categories, and vocabularies."""
+        return {
+            "roles": dict(self.roles),
+            "categories": {name: part.values for name, part in self.categories.items()},
+            "texts": {name: part.details() for name, part in self.texts.items()},
+        }
+
+    @classmethod
+    def restore(cls, details: Mapping[str, Any], arrays: Mapping[str, Array]) -> TableEncoder:
+        """From what was stored."""
+        categories = {
+            name: CategoryPart(tuple(values), arrays[f"shares_{k}"])
+            for k, (name, values) in enumerate(details["categories"].items())
+        }
+        texts = {
+            name: TextPart.restore(own, {key: arrays[f"{key}_{k}"] for key in TEXT_ARRAYS})
+            for k, (name, own) in enumerate(details["texts"].items())
+        }
+        numbers = NumberPart.restore(arrays) if "median" in arrays else None
+        return cls(details["roles"], numbers, categories, texts)
+
+
+TEXT_ARRAYS = ("words_idf", "characters_idf", "components")
+
+
+def _as_numbers(
+    inputs: Inputs, roles: Mapping[str, Role], categories: Mapping[str, CategoryPart]
+) -> list[npt.NDArray[np.float64]]:
+    """Columns of numbers, then those of categories that are coded by rank."""
+    numbers = [inputs.values[name].to_numpy(np.float64) for name, role in roles.items() if role == "number"]
+    return numbers + [part.ranks(inputs.values[name]) for name, part in categories.items() if not part.is_one_hot]
+
+
+# --- storing ----------------------------------------------------------------------------------------------------------
+
+
 def fit_encoder(inputs: Inputs) -> Encoder:
-    """The encoder of this kind of input, fitted on it."""
-    fitters = {"numbers": TableEncoder.fit, "text": TextEncoder.fit, "images": ImageEncoder.fit}
+    """The encoder of this kind of input that learns from nothing else, fitted on it."""
+    fitters: dict[str, Callable[[Inputs], Encoder]] = {
+        "table": TableEncoder.fit,
+        "vectors": VectorEncoder.fit,
+        "images": ImageEncoder.fit,
+    }
     return fitters[inputs.kind](inputs)
 
 
-def save_encoder(encoder: Encoder, kind: str, class_names: tuple[str, ...], folder: Path) -> None:
-    """Write ``encoder.json`` and ``encoder.npz`` into an existing folder."""
-    details = {"kind": kind, "columns": encoder.columns, "class_names": class_names, **encoder.details()}
-    (folder / "encoder.json").write_text(json.dumps(details, ensure_ascii=False), encoding="utf-8")
+def save_encoder(encoder: Encoder, inputs: Inputs, class_names: tuple[str, ...], folder: Path) -> None:
+    """Write ``encoder.json`` and ``encoder.npz`` into an existing folder.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Fitted.
+    inputs : Inputs
+        What it was fitted on; only their kind, columns and shape are kept, which later rows are read by.
+    class_names : tuple of str
+        In the order of the model's outputs.
+    folder : Path
+        Where to.
+    """
+    content = {
+        "encoder": encoder.name,
+        "kind": inputs.kind,
+        "roles": dict(inputs.roles),
+        "shape": () if inputs.kind == "table" else inputs.values.shape[1:],
+        "class_names": class_names,
+        "details": encoder.details(),
+    }
+    (folder / "encoder.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     np.savez(folder / "encoder.npz", **encoder.arrays())  # type: ignore[arg-type] - the stub of numpy
 
 
-def load_encoder(folder: Path) -> tuple[Encoder, tuple[str, ...]]:
-    """Encoder and class names from what `save_encoder` wrote."""
-    details = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+def load_encoder(folder: Path) -> tuple[Encoder, Inputs, tuple[str, ...]]:
+    """From what `save_encoder` wrote: the encoder, inputs without rows for others to be read like, and class names.
+
+    Raises
+    ------
+    InputError
+        For an encoder that this version does not know.
+    """
+    content = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    name = content.get("encoder", "(none)")
+    if name in ELSEWHERE:
+        import_module(ELSEWHERE[name])
+    if name not in ENCODERS:
+        raise InputError(
+            f"{folder / 'encoder.json'}: {unknown_name('encoder', name, ENCODERS)}; "
+            f"use the version of ebomlc that wrote it"
+        )
     with np.load(folder / "encoder.npz", allow_pickle=False) as stored:
-        arrays = dict(stored)
-    columns, class_names = tuple(details["columns"]), tuple(details["class_names"])
-    if details["kind"] == "images":
-        return ImageEncoder(**arrays), class_names
-    if details["kind"] == "numbers":
-        quantiles = _restore_quantiles(arrays["quantiles"], arrays["references"])
-        return TableEncoder(columns, arrays["median"], quantiles), class_names
-    words = _restore_vectorizer(WORDS, details["words"], arrays["words_idf"])
-    characters = _restore_vectorizer(CHARACTERS, details["characters"], arrays["characters_idf"])
-    return TextEncoder(columns, words, characters, arrays["components"]), class_names
+        encoder = ENCODERS[name].restore(content["details"], dict(stored))
+    like = no_rows(content["kind"], content["roles"], tuple(content["shape"]))
+    return encoder, like, tuple(content["class_names"])

@@ -73,3 +73,19 @@ def table_of_numbers(values: npt.NDArray[Any], columns: tuple[str, ...]) -> Inpu
     """A table whose columns are all numbers, from an array [N, D]."""
     frame = pd.DataFrame(np.asarray(values, np.float64), columns=list(columns))
     return Inputs("table", frame, dict.fromkeys(columns, "number"))
+
+
+def no_rows(kind: Kind, roles: Mapping[str, Role], shape: tuple[int, ...]) -> Inputs:
+    """Inputs without any row, of which further ones are read alike.
+
+    Parameters
+    ----------
+    kind, roles
+        See `Inputs`.
+    shape : tuple of int
+        Of one vector or image; not looked at for a table.
+    """
+    if kind == "table":
+        types = {name: np.float64 if role == "number" else object for name, role in roles.items()}
+        return Inputs(kind, pd.DataFrame({name: np.empty(0, dtype) for name, dtype in types.items()}), dict(roles))
+    return Inputs(kind, np.empty((0, *shape), np.uint8 if kind == "images" else np.float32))

@@ -1,8 +1,10 @@
-"""Pairs of noisy and trusted batches from device-resident rows, in an order that the seed decides."""
+"""Pairs of noisy and trusted batches, from rows on the device or on disk, in an order that the seed decides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,42 +15,90 @@ from ebomlc.seeding import torch_generator
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
+class Rows(Protocol):
+    """A set of rows that gives batches of itself on the device that trains: a `Batch`, or `StoredRows`."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        """Some of them, by their positions in this set, as int64 on any device, or a slice."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows whose inputs stay where they are, in main memory or in a file that is mapped into it, until they are needed.
+
+    Attributes
+    ----------
+    pool : Batch
+        Rows of every set, on the CPU.
+    positions : Tensor of int64, shape [n]
+        Which of them are in this set, on the CPU.
+    device : torch.device
+        Where batches are put.
+    """
+
+    pool: Batch
+    positions: Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        chosen = self.positions[rows if isinstance(rows, slice) else rows.cpu()]
+        batch = self.pool[chosen]
+        return Batch(*(part.to(self.device) for part in (batch.inputs, batch.given, batch.right, batch.index)))
+
+
 class PairedLoader:
     """Batches of noisy rows, each with a batch of trusted rows.
 
     Every epoch visits the noisy rows once in a new random order; a last batch that would be smaller is left out, and
-    its rows come in other epochs. Trusted rows are drawn in random passes of their own, no row twice in one batch.
-    The order depends on seed and epoch alone, so any epoch can be replayed.
+    its rows come in other epochs. Trusted rows are drawn in random passes of their own, no row twice in one batch; or
+    balanced, see `trusted_classes`. The order depends on seed and epoch alone, so any epoch can be replayed.
 
     Parameters
     ----------
-    noisy, trusted : Batch
-        All rows of each set, on the device that trains.
+    noisy, trusted : Rows
+        All rows of each set.
     batch_size, trusted_batch_size : int
         Rows a batch; at most as many as there are.
     seed : int
         Of order and augmentation.
+    device : torch.device
+        Where the batches are.
     augment : callable, optional
         Maps inputs [n, ...] and a generator to inputs of the same shape; called once a batch, so that every evaluation
         of a batch sees the same inputs.
+    trusted_classes : Tensor of int64, shape [len(trusted)], optional
+        Right labels of the trusted rows. Where given, both halves of a trusted batch (`ebomlc.methods.learner.halve`)
+        hold every class alike: a rare row may come twice in one half, but never in both.
     """
 
     def __init__(
         self,
-        noisy: Batch,
-        trusted: Batch,
+        noisy: Rows,
+        trusted: Rows,
         *,
         batch_size: int,
         trusted_batch_size: int,
         seed: int,
+        device: torch.device | None = None,
         augment: Augment | None = None,
+        trusted_classes: Tensor | None = None,
     ) -> None:
         self.noisy = noisy
         self.trusted = trusted
         self.batch_size = min(batch_size, len(noisy))
         self.trusted_batch_size = min(trusted_batch_size, len(trusted))
         self.seed = seed
+        self.device = device or torch.device("cpu")
         self.augment = augment
+        self.trusted_classes = trusted_classes
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -56,22 +106,23 @@ class PairedLoader:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
         """Pairs of batches of one epoch, numbered from 0."""
-        device = self.noisy.inputs.device
         order = torch_generator(self.seed, f"noisy order {epoch}")
-        rows = torch.randperm(len(self.noisy), generator=order).to(device)
-        trusted = self._trusted_rows(epoch)
-        pixels = torch_generator(self.seed, f"augmentation {epoch}", device.type)
+        rows = torch.randperm(len(self.noisy), generator=order).to(self.device)
+        trusted = self._trusted_rows(torch_generator(self.seed, f"trusted order {epoch}"))
+        pixels = torch_generator(self.seed, f"augmentation {epoch}", self.device.type)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield (
                 self._augmented(self.noisy[rows[start : start + self.batch_size]], pixels),
-                self._augmented(self.trusted[next(trusted).to(device)], pixels),
+                self._augmented(self.trusted[next(trusted).to(self.device)], pixels),
             )
 
-    def _trusted_rows(self, epoch: int) -> Iterator[Tensor]:
-        order = torch_generator(self.seed, f"trusted order {epoch}")
+    def _trusted_rows(self, order: torch.Generator) -> Iterator[Tensor]:
         size = self.trusted_batch_size
         while True:
             rows = torch.randperm(len(self.trusted), generator=order)
+            if self.trusted_classes is not None:
+                yield balanced_halves(self.trusted_classes[rows], rows, size, order)
+                continue
             for start in range(0, len(rows) - size + 1, size):
                 yield rows[start : start + size]
 
@@ -81,7 +132,37 @@ class PairedLoader:
         return Batch(self.augment(batch.inputs, generator), batch.given, batch.right, batch.index)
 
 
-def in_order(rows: Batch, size: int) -> Iterator[Batch]:
+def balanced_halves(classes: Tensor, rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A batch of rows, both halves of which hold every class alike as far as a class has a row to give to each.
+
+    Parameters
+    ----------
+    classes, rows : Tensor of int64, shape [n]
+        Classes of the rows, and the rows, in random order.
+    size : int
+        Rows of the batch; the first half is the larger by at most one.
+    generator : torch.Generator
+        Of the draw, which is with replacement inside a half.
+
+    Returns
+    -------
+    Tensor of int64, shape [size]
+        No row of the first half is in the second.
+    """
+    by_class = classes.argsort(stable=True)
+    half_of = torch.empty_like(by_class)
+    # in the order of their classes, rows go to the halves in turn: each class is split as evenly as can be
+    half_of[by_class] = torch.arange(len(by_class)) % 2
+    parts = []
+    for half, n in ((0, (size + 1) // 2), (1, size // 2)):
+        members = (half_of == half).nonzero()[:, 0]
+        counts = classes[members].bincount()
+        drawn = torch.multinomial(1 / counts[classes[members]].double(), n, replacement=True, generator=generator)
+        parts.append(rows[members[drawn]])
+    return torch.cat(parts)
+
+
+def in_order(rows: Rows, size: int) -> Iterator[Batch]:
     """One pass over rows as they lie, without augmentation."""
     for start in range(0, len(rows), size):
         yield rows[slice(start, start + size)]

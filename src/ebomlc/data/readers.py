@@ -1,46 +1,51 @@
-"""From a file or a built-in name to rows: ids, labels and inputs, as strings and numbers, nothing encoded."""
+"""From a file, a folder, a built-in name or a Python object to rows: ids, labels and inputs, nothing encoded."""
 
 from __future__ import annotations
 
-import csv
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from ebomlc.data.inputs import Inputs
-from ebomlc.data.official import OfficialSet, load_cifar10, load_digits_set, load_fashion_mnist
-from ebomlc.errors import DataWarning, InputError, nearest_name, unknown_name
-from ebomlc.records import IntArray
+from ebomlc.data.columns import Columns, choose_inputs
+from ebomlc.data.images import LARGEST_SIZE, choose_image_size, list_image_folder, load_images, resolve_image_paths
+from ebomlc.data.inputs import Inputs, table_of_numbers
+from ebomlc.data.memory import Arrays, arrays_from_object, frame_from_huggingface, is_table
+from ebomlc.data.official import OfficialSet, load_cifar10, load_cifar100, load_digits_set, load_fashion_mnist
+from ebomlc.data.tables import TABLE_SUFFIXES, Table, as_strings, read_table, table_from_frame
+from ebomlc.errors import DataWarning, InputError, listed, nearest_name, unknown_name
+from ebomlc.records import FloatArray, IntArray
 
 Labels = npt.NDArray[np.object_]
 
-GIVEN_COLUMN = "given_label"
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-OTHER_SEPARATORS = (";", "\t", "|", ",")
-LONGEST_CELL, LONGEST_SHOWN = 2**31 - 1, 40
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
-"""What stands in a column of numbers where there is none."""
+GIVEN_COLUMN, CHECKED_COLUMN = "given_label", "checked_label"
+PROVENANCE_COLUMN, WEIGHT_COLUMN = "provenance", "sampling_weight"
+PROVENANCES = ("random", "suspect", "unknown")
+SHOWN_SKIPPED = 3
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which columns of a table hold what; see `ebomlc.config.DataConfig`."""
+class Reading:
+    """How sets are read; see `ebomlc.config.DataConfig`."""
 
-    id: str | None = None
-    label: str = "label"
-    text: str | None = None
-    features: tuple[str, ...] = ()
+    columns: Columns = field(default_factory=Columns)
+    data_dir: Path | None = None
+    image_size: int | None = None
+    largest_image: int = LARGEST_SIZE
+    on_bad_input: Literal["error", "skip"] = "error"
+    cache_dir: Path | None = None
+    checked_required: bool = False
+    like_name: str = "the noisy set"
+    say: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows as they were read.
+    """Rows as they were read. Columns that are not there are None in every row.
 
     Attributes
     ----------
@@ -50,280 +55,402 @@ class Source:
         The user's ids, or row numbers from 1 where there is no id column.
     has_ids : bool
         False where the ids are row numbers, which mean nothing in another file.
-    labels : object array of str, shape [N]
-        The label column.
-    given : object array of str or None, shape [N]
-        The column ``given_label`` of a trusted file; None where it is empty or there is none.
-    inputs : Inputs
-        Of every row.
+    labels, checked, given : object arrays of str or None, shape [N]
+        The label column; the checked label, which is right; the label before somebody checked.
+    asks_for_checks : bool
+        Whether there is a column of checked labels, be it empty.
+    provenance : object array of str or None, shape [N]
+        Why a row was checked: one of `PROVENANCES`.
+    weights : float array, shape [N]
+        How many rows a row that was drawn to be checked stands for; NaN where it is not known.
+    inputs : Inputs or None
+        Of every row; None for a file that only joins labels to rows of another.
+    places : callable
+        From a position to where the row is found, for messages.
     class_names : tuple of str
         In official order for built-in sets, else empty.
     human : mapping of str to int64 array
         Human labels of built-in sets that have them.
     superclass : int64 array, shape [K], or None
         Superclass of each class of built-in sets that have one.
+    skipped : tuple of (str, str)
+        Names of inputs that could not be read, and why.
     """
 
     name: str
     ids: Labels
     has_ids: bool
     labels: Labels
+    checked: Labels
     given: Labels
-    inputs: Inputs
+    provenance: Labels
+    weights: FloatArray
+    inputs: Inputs | None
+    places: Callable[[int], str]
+    asks_for_checks: bool = False
     class_names: tuple[str, ...] = ()
     human: Mapping[str, IntArray] = field(default_factory=dict)
     superclass: IntArray | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def place(self, row: int) -> str:
         """Where a row is found, for messages."""
-        return f"the row with id {self.ids[row]!r}" if self.has_ids else f"row {self.ids[row]} below the header"
+        return f"the row with id {self.ids[row]!r}" if self.has_ids else self.places(row)
 
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV file with every cell as the string it is: "007", "NA" and "None" are what they say.
-
-    Returns
-    -------
-    DataFrame of str
-        Its index is the row in the file, the header being row 1. Rows without any content are left out.
-
-    Raises
-    ------
-    InputError
-        Where the file is missing, empty, not text, not a table, or repeats a column name.
-    """
-    _check_path(path)
-    rows = _read_rows(path)
-    if not rows:
-        raise InputError(f"{path}: the file is empty; a header and at least one row are needed")
-    (_, first), *rest = rows.items()
-    header = [name.strip() for name in first]
-    _check_header(header, path)
-    for row, cells in rest:
-        if len(cells) != len(header):
-            repair = "fill in what is missing" if len(cells) < len(header) else "put a cell with a separator in quotes"
-            raise InputError(
-                f"{path}: {_place(row)} has {len(cells)} cells, but the header has {len(header)}; {repair}"
-            )
-    return pd.DataFrame([cells for _, cells in rest], [row for row, _ in rest], header, dtype=object)
-
-
-def _place(row: int) -> str:
-    return f"row {row} (the header is row 1)"
-
-
-def _short(cell: str) -> str:
-    return repr(cell if len(cell) <= LONGEST_SHOWN else cell[:LONGEST_SHOWN] + "...")
-
-
-def _check_path(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give a .csv or .tsv file")
-    if not path.exists():
-        siblings = [file.name for file in path.parent.glob("*.[ct]sv")] if path.parent.is_dir() else []
-        near = nearest_name(path.name, siblings)
-        raise InputError(f"{path}: no such file; " + (f"did you mean {near!r}?" if near else "is the path right?"))
-    if path.suffix.lower() not in SEPARATORS:
-        raise InputError(f"{path}: this kind of file cannot be read yet; give a .csv or .tsv file, or a built-in name")
-
-
-def _read_rows(path: Path) -> dict[int, list[str]]:
-    """Rows that have any content by their number in the file, from 1."""
-    rows: dict[int, list[str]] = {}
-    row, limit = 0, csv.field_size_limit(LONGEST_CELL)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _without_nul(file, path)
-            for row, cells in enumerate(csv.reader(lines, delimiter=SEPARATORS[path.suffix.lower()], strict=True), 1):
-                if any(cell and not cell.isspace() for cell in cells):
-                    rows[row] = cells
-    except UnicodeDecodeError as error:
-        line = _undecodable_line(path)
-        raise InputError(
-            f"{path}: line {line} is not text in UTF-8; if this is a table, save it again as CSV in UTF-8"
-        ) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{path}: {_place(row + 1)} cannot be split into cells ({error}); "
-            f'a cell in quotes must end with one, and a quote inside it is written twice, ""'
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    finally:
-        csv.field_size_limit(limit)
-    return rows
-
-
-def _without_nul(lines: Iterable[str], path: Path) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if "\0" in line:
-            raise InputError(f"{path}: line {number} holds NUL bytes, so this is no text table; save it again as CSV")
-        yield line
-
-
-def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 1
-
-
-def _check_header(header: Sequence[str], path: Path) -> None:
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
-        name = f"column {repeated[0]!r} stands" if repeated[0] else "a column without a name stands"
-        raise InputError(f"{path}: {name} in the header more than once; rename or remove one")
-    other = next((separator for separator in OTHER_SEPARATORS if separator in header[0]), None)
-    if len(header) == 1 and other is not None:
-        here = SEPARATORS[path.suffix.lower()]
-        raise InputError(
-            f"{path}: the header is one cell, {_short(header[0])}; a {path.suffix} file is split at {here!r}, "
-            f"this one seems to be split at {other!r}: save it with {here!r}"
+    def take(self, rows: IntArray) -> Source:
+        """Some rows, in the order asked for."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            checked=self.checked[rows],
+            given=self.given[rows],
+            provenance=self.provenance[rows],
+            weights=self.weights[rows],
+            inputs=None if self.inputs is None else self.inputs.take(rows),
+            places=lambda row: self.places(int(rows[row])),
         )
 
 
-def read_file(path: Path, columns: Columns) -> Source:
-    """Rows of a CSV or TSV file.
+def read_source(
+    data: Any,  # noqa: ANN401 - a name, a path, or any Python object that holds rows
+    reading: Reading,
+    *,
+    like: Inputs | None = None,
+    test: bool = False,
+    labels_only: bool = False,
+) -> Source:
+    """Rows of whatever the user has.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    columns : Columns
-        Which columns to use; `Columns.features` empty means every other numeric column.
+    data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset or Hugging Face Dataset
+        A name may be a built-in set, a table, a folder with a sub-folder of images for each class, an ``.npy`` file of
+        embeddings beside a table of the same name, a folder written by ``Dataset.save_to_disk``, or ``hf:NAME:SPLIT``.
+    reading : Reading
+        Columns and settings.
+    like : Inputs, optional
+        Inputs of the noisy set, which the rows must resemble. A table with an id column and none of those inputs is
+        read without them.
+    test : bool
+        Take the test rows of a built-in set.
+    labels_only : bool
+        The inputs are not wanted.
 
     Raises
     ------
     InputError
-        For a missing column, an empty table, a repeated id, an empty label, a cell that is not a number.
-
-    Warns
-    -----
-    DataWarning
-        For a column that is left out though most of its cells are numbers.
+        For everything that cannot be used.
     """
-    frame = read_table(path)
-    if frame.empty:
-        raise InputError(f"{path}: a header but no rows; at least one row is needed")
-    ids, has_ids = _ids(frame, columns, path)
-    labels = _filled(_column(frame, columns.label, path, "name another with --label"), "label", path)
-    given = np.full(len(frame), None, dtype=object)
-    if GIVEN_COLUMN in frame.columns:
-        filled = (frame[GIVEN_COLUMN].str.strip() != "").to_numpy(bool)
-        given[filled] = frame[GIVEN_COLUMN].to_numpy(object)[filled]
-    return Source(str(path), ids, has_ids, labels, given, _inputs(frame, columns, path))
+    if not isinstance(data, str | Path):
+        return _read_object(data, reading, like, labels_only)
+    name = str(data)
+    if name in BUILT_IN:
+        return read_built_in(name, reading.data_dir)[int(test)]
+    if name.startswith("hf:"):
+        return _read_table(table_from_frame(frame_from_huggingface(name), name), reading, like, labels_only)
+    path = Path(name)
+    _check_name(path)
+    if path.is_dir():
+        return _read_folder(path, reading, like, labels_only)
+    if path.suffix.lower() == ".npy":
+        return _read_vectors(path, reading, labels_only)
+    return _read_table(read_table(path), reading, like, labels_only)
 
 
-def read_labels(path: Path, columns: Columns) -> dict[str, str]:
-    """Right labels by id, from a file with an id and a label column; a row with an empty label says nothing."""
-    frame = read_table(path)
-    ids, has_ids = _ids(frame, columns, path)
-    if not has_ids:
-        raise InputError(f"{path}: has no column 'id', which labels are joined by; name it with --id")
-    labels = _column(frame, columns.label, path, "name another with --label")
-    return {row: label for row, label in zip(ids, labels, strict=True) if label != ""}
+def _check_name(path: Path) -> None:
+    """Raise InputError for a name that is neither built in nor an existing file nor looks like one."""
+    if path.exists():
+        return
+    if str(path).startswith("("):
+        raise InputError(f"the rows of that run came from Python {path}: give them again beside the configuration")
+    if not path.suffix and path.parent == Path():
+        raise InputError(f"{unknown_name('data set', str(path), BUILT_IN)}, or a file ({listed(TABLE_SUFFIXES)}, .npy)")
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest_name(path.name, siblings)
+    kind = "file" if path.suffix else "file or folder"
+    raise InputError(f"{path}: no such {kind}; " + (f"did you mean {near!r}?" if near else "is the path right?"))
 
 
-def _column(frame: pd.DataFrame, name: str, path: Path, repair: str) -> pd.Series:
-    if name not in frame.columns:
-        raise InputError(f"{path}: {unknown_name('column', name, frame.columns)}; {repair}")
-    return frame[name]
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _filled(cells: pd.Series, name: str, path: Path) -> Labels:
-    empty = (cells.str.strip() == "").to_numpy(bool)
-    if empty.any():
-        raise InputError(
-            f"{path}: the {name} in {_place(cells.index[int(empty.argmax())])} is empty; fill it or remove the row"
-        )
-    return cells.to_numpy(object)
+def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:
+    if table.frame.empty:
+        raise InputError(f"{table.name}: a header but no rows; at least one row is needed")
+    columns = reading.columns
+    ids, has_ids = _ids(table, columns)
+    skipped: tuple[tuple[str, str], ...] = ()
+    kept = np.arange(len(ids))
+    inputs = None
+    if not labels_only and not (has_ids and like is not None and _joins_only(table, columns, like)):
+        if columns.image is not None:
+            paths = resolve_image_paths(_column(table, columns.image, "name another with --image"), Path(table.name))
+            inputs, kept, skipped = _load_images(paths, [str(path) for path in paths], reading, like, table.name)
+        else:
+            inputs = choose_inputs(table, columns, like, like_name=reading.like_name)
+    if reading.checked_required:
+        _column(table, columns.checked or CHECKED_COLUMN, "name the column of checked labels with --checked")
+    source = _with_columns(table, columns, ids, has_ids)
+    if len(kept) < len(ids):
+        source = source.take(kept)
+    return replace(source, inputs=inputs, skipped=skipped)
 
 
-def _ids(frame: pd.DataFrame, columns: Columns, path: Path) -> tuple[Labels, bool]:
-    if columns.id is None and "id" not in frame.columns:
-        return np.array([str(row + 1) for row in range(len(frame))], dtype=object), False
-    cells = _column(frame, columns.id or "id", path, "name another with --id")
-    ids = _filled(cells, "id", path)
-    repeated = cells.duplicated(keep=False).to_numpy(bool)
-    if repeated.any():
-        first = ids[repeated][0]
-        rows = [str(row) for row in frame.index[ids == first][:3]]
-        raise InputError(
-            f"{path}: id {first!r} is repeated in rows {', '.join(rows)} (the header is row 1); ids must be unique"
-        )
-    return ids, True
+def _joins_only(table: Table, columns: Columns, like: Inputs) -> bool:
+    """True for a table that has none of the inputs, and so only says something about rows of another."""
+    wanted = like.columns if like.kind == "table" else tuple(filter(None, [columns.image]))
+    return not any(name in table.frame.columns for name in wanted)
 
 
-def _inputs(frame: pd.DataFrame, columns: Columns, path: Path) -> Inputs:
-    if columns.text is not None:
-        texts = _column(frame, columns.text, path, "name another with --text")
-        return Inputs("text", texts.to_numpy(object), (columns.text,))
-    names = columns.features or _numeric_columns(frame, columns, path)
-    hint = "every file needs the same features; choose them with --features, once for each column"
-    values = [_numbers(_column(frame, name, path, hint), name, path) for name in names]
-    return Inputs("numbers", np.stack(values, axis=1), tuple(names))
-
-
-def _numeric_columns(frame: pd.DataFrame, columns: Columns, path: Path) -> tuple[str, ...]:
-    """Names of the columns of numbers; one without a name is the row numbers that pandas writes."""
-    taken = {columns.label, GIVEN_COLUMN, columns.id or "id", ""}
-    rest = [name for name in frame.columns if name not in taken]
-    share = {name: _share_of_numbers(frame[name]) for name in rest}
-    numeric = tuple(name for name in rest if share[name] == 1)
-    if not numeric:
-        hint = f"--text {rest[0]}" if rest else "--text COL or --features COL"
-        raise InputError(f"{path}: no column of numbers to learn from beside the labels; if one holds text, say {hint}")
-    for name in rest:
-        if 0.5 < share[name] < 1:
-            warnings.warn(_left_out(frame[name], path), DataWarning, stacklevel=2)
-    return numeric
-
-
-def _share_of_numbers(cells: pd.Series) -> float:
-    filled = cells[~cells.isin(MISSING)]
-    return float(pd.to_numeric(filled, errors="coerce").notna().mean()) if len(filled) else 0.0
-
-
-def _left_out(cells: pd.Series, path: Path) -> str:
-    wrong = (pd.to_numeric(cells, errors="coerce").isna() & ~cells.isin(MISSING)).to_numpy(bool)
-    row = int(wrong.argmax())
-    return (
-        f"{path}: column {cells.name!r} is left out, for {_short(cells.iloc[row])} in {_place(cells.index[row])} "
-        f"is not a number; empty such cells to use it"
+def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) -> Source:
+    """Everything but the inputs."""
+    checked = columns.checked if columns.checked in table.frame.columns else CHECKED_COLUMN
+    return Source(
+        name=table.name,
+        ids=ids,
+        has_ids=has_ids,
+        labels=_optional(table, columns.label),
+        checked=_optional(table, checked),
+        asks_for_checks=checked in table.frame.columns,
+        given=_optional(table, GIVEN_COLUMN),
+        provenance=_provenance(table),
+        weights=_weights(table),
+        inputs=None,
+        places=lambda row: table.place(table.frame.index[row]),
     )
 
 
-def _numbers(cells: pd.Series, name: str, path: Path) -> npt.NDArray[np.float64]:
-    filled = ~cells.isin(MISSING).to_numpy(bool)
-    numbers = np.full(len(cells), np.nan)
-    numbers[filled] = pd.to_numeric(cells[filled], errors="coerce")
-    wrong = filled & ~np.isfinite(numbers)
-    if wrong.any():
-        row = int(wrong.argmax())
-        cell, place = _short(cells.iloc[row]), _place(cells.index[row])
-        raise InputError(
-            f"{path}: {cell} in column {name!r}, {place}, is not a finite number; "
-            f"correct it, empty the cell, or leave the column out with --features"
-        )
-    return numbers
+def _column(table: Table, name: str, repair: str) -> Any:  # noqa: ANN401 - a column of a DataFrame
+    if name not in table.frame.columns:
+        raise InputError(f"{table.name}: {unknown_name('column', name, table.frame.columns)}; {repair}")
+    return table.frame[name]
 
+
+def _optional(table: Table, name: str) -> Labels:
+    """A column's filled cells as strings; None in the others, and everywhere where there is no such column."""
+    if name not in table.frame.columns:
+        return np.full(len(table.frame), None, dtype=object)
+    cells = as_strings(table.frame[name], table.name)
+    return np.array([None if cell is None or not cell.strip() else cell for cell in cells], dtype=object)
+
+
+def _ids(table: Table, columns: Columns) -> tuple[Labels, bool]:
+    if columns.id is None and "id" not in table.frame.columns:
+        return _row_numbers(len(table.frame)), False
+    name = columns.id or "id"
+    _column(table, name, "name another with --id")
+    ids = _optional(table, name)
+    empty = np.array([row is None for row in ids])
+    if empty.any():
+        place = table.place(table.frame.index[int(empty.argmax())])
+        raise InputError(f"{table.name}: the id in {place} is empty; fill it or remove the row")
+    return ids, True
+
+
+def _row_numbers(n: int) -> Labels:
+    return np.array([str(row + 1) for row in range(n)], dtype=object)
+
+
+def _provenance(table: Table) -> Labels:
+    cells = _optional(table, PROVENANCE_COLUMN)
+    for row, cell in enumerate(cells):
+        if cell is not None and cell not in PROVENANCES:
+            place = table.place(table.frame.index[row])
+            raise InputError(f"{table.name}: {unknown_name('provenance', cell, PROVENANCES)}; see {place}")
+    return cells
+
+
+def _weights(table: Table) -> FloatArray:
+    weights = np.full(len(table.frame), np.nan)
+    for row, cell in enumerate(_optional(table, WEIGHT_COLUMN)):
+        if cell is not None:
+            weights[row] = _weight(cell, table, row)
+    return weights
+
+
+def _weight(cell: str, table: Table, row: int) -> float:
+    try:
+        weight = float(cell)
+    except ValueError:
+        weight = np.nan
+    if not 0 < weight < np.inf:
+        place = table.place(table.frame.index[row])
+        raise InputError(f"{table.name}: {WEIGHT_COLUMN} in {place} is {cell!r}; it must be a positive number or empty")
+    return weight
+
+
+def read_labels(data: Any, reading: Reading) -> dict[str, str]:  # noqa: ANN401 - as `read_source`
+    """Right labels by id, from a set with ids and labels; a row with an empty label says nothing."""
+    source = read_source(data, reading, labels_only=True)
+    if not source.has_ids:
+        raise InputError(f"{source.name}: has no column 'id', which labels are joined by; name it with --id")
+    return {row: label for row, label in zip(source.ids, source.labels, strict=True) if label is not None}
+
+
+# --- images and vectors -----------------------------------------------------------------------------------------------
+
+
+def _read_folder(path: Path, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return _read_table(table_from_frame(frame_from_huggingface(str(path)), str(path)), reading, like, labels_only)
+    files = list_image_folder(path)
+    inputs, kept, skipped = None, np.arange(len(files.ids)), ()
+    if not labels_only:
+        inputs, kept, skipped = _load_images(files.paths, list(files.ids), reading, like, str(path))
+    source = _bare(str(path), files.ids, files.labels, inputs=None, has_ids=True)
+    return replace(source.take(kept), inputs=inputs, skipped=skipped)
+
+
+def _load_images(
+    paths: tuple[Path, ...], names: list[str], reading: Reading, like: Inputs | None, where: str
+) -> tuple[Inputs, IntArray, tuple[tuple[str, str], ...]]:
+    size, channels = reading.image_size, None
+    if like is not None and like.kind == "images":
+        channels, size = like.values.shape[1:3]
+    elif size is None and paths:
+        size = choose_image_size(paths, reading.largest_image)
+    loaded = load_images(
+        paths,
+        names,
+        size,
+        channels=channels,
+        on_bad=reading.on_bad_input,
+        cache_dir=reading.cache_dir,
+        say=reading.say,
+    )
+    if loaded.bad:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in loaded.bad[:SHOWN_SKIPPED])
+        warnings.warn(
+            f"{where}: {len(loaded.bad)} of {len(paths)} images cannot be read and are left out ({shown}); "
+            f"summary.json lists them",
+            DataWarning,
+            stacklevel=2,
+        )
+    return Inputs("images", loaded.values), loaded.kept, loaded.bad
+
+
+def _read_vectors(path: Path, reading: Reading, labels_only: bool) -> Source:
+    """Row i of ``NAME.npy`` is what row i of the table ``NAME.csv`` (or another kind of table) is about."""
+    tables = [path.with_suffix(suffix) for suffix in TABLE_SUFFIXES if path.with_suffix(suffix).exists()]
+    if not tables:
+        raise InputError(
+            f"{path}: no table beside it says what its rows are: write {path.stem}.csv with a row for each, "
+            f"ids and labels in the same order"
+        )
+    if len(tables) > 1:
+        raise InputError(
+            f"{path}: {listed([file.name for file in tables])} lie beside it: which one? remove the others"
+        )
+    source = _with_table(read_table(tables[0]), reading.columns)
+    if labels_only:
+        return source
+    vectors = load_vectors(path)
+    if len(vectors) != len(source):
+        raise InputError(
+            f"{path} has {len(vectors):,} rows, but {tables[0].name} has {len(source):,}: one row for each"
+        )
+    return replace(source, inputs=Inputs("vectors", vectors))
+
+
+def _with_table(table: Table, columns: Columns) -> Source:
+    ids, has_ids = _ids(table, columns)
+    return _with_columns(table, columns, ids, has_ids)
+
+
+def load_vectors(path: Path) -> npt.NDArray[np.float32]:
+    """Embeddings [N, D] from an ``.npy`` file, as float32; a large file of float32 stays on disk."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not an array that numpy can load without pickle; write it with numpy.save"
+        ) from error
+    return check_vectors(array, str(path))
+
+
+def check_vectors(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
+    """The array as float32 [N, D].
+
+    Raises
+    ------
+    InputError
+        Where it has another shape, holds no numbers, or a row that is not finite.
+    """
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.size:
+        raise InputError(f"{name}: has shape {array.shape} and type {array.dtype}: numbers [rows, dimensions] needed")
+    vectors = array if array.dtype == np.float32 else array.astype(np.float32)
+    for start in range(0, len(vectors), 65_536):
+        wrong = ~np.isfinite(vectors[start : start + 65_536]).all(1)
+        if wrong.any():
+            raise InputError(f"{name}: row {start + int(wrong.argmax()) + 1} holds NaN or infinity; mend or remove it")
+    return vectors
+
+
+# --- Python objects ---------------------------------------------------------------------------------------------------
+
+
+def _read_object(data: Any, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:  # noqa: ANN401
+    if is_table(data):
+        return _read_table(
+            table_from_frame(frame_from_huggingface(data), object_name(data)), reading, like, labels_only
+        )
+    arrays = arrays_from_object(data)
+    inputs = None if labels_only else _inputs_of(arrays)
+    source = _bare(object_name(data), arrays.ids, arrays.labels, inputs, has_ids=arrays.has_ids)
+    return replace(source, given=arrays.given)
+
+
+def _inputs_of(arrays: Arrays) -> Inputs:
+    if arrays.kind == "images":
+        return Inputs("images", arrays.inputs)
+    if arrays.kind == "embeddings":
+        return Inputs("vectors", check_vectors(arrays.inputs, "embeddings"))
+    if arrays.kind == "texts":
+        import pandas as pd
+
+        return Inputs("table", pd.DataFrame({"text": arrays.inputs}), {"text": "text"})
+    return table_of_numbers(arrays.inputs, tuple(f"x{k}" for k in range(arrays.inputs.shape[1])))
+
+
+def object_name(data: object) -> str:
+    """What a Python object is called in messages and in ``config.toml``."""
+    return f"({type(data).__name__} from Python)"
+
+
+def _bare(name: str, ids: Labels, labels: Labels, inputs: Inputs | None, *, has_ids: bool) -> Source:
+    """Rows of which nothing but ids and labels is known."""
+    nothing = np.full(len(ids), None, dtype=object)
+    return Source(
+        name=name,
+        ids=ids,
+        has_ids=has_ids,
+        labels=labels,
+        checked=nothing,
+        given=nothing,
+        provenance=nothing,
+        weights=np.full(len(ids), np.nan),
+        inputs=inputs,
+        places=lambda row: f"row {row + 1}",
+    )
+
+
+# --- built-in sets ----------------------------------------------------------------------------------------------------
 
 BUILT_IN: dict[str, Callable[[Path | None], OfficialSet]] = {
     "digits": lambda _: load_digits_set(),
     "fashion-mnist": load_fashion_mnist,
-    "cifar10": lambda data_dir: load_cifar10(_required(data_dir)),
+    "cifar10": lambda data_dir: load_cifar10(_required("cifar10", data_dir)),
+    "cifar100": lambda data_dir: load_cifar100(_required("cifar100", data_dir)),
 }
 
 
-def _required(data_dir: Path | None) -> Path:
+def _required(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
-        raise InputError("cifar10 needs --data-dir DIR, the folder that holds cifar-10-batches-py")
+        raise InputError(f"{name} needs --data-dir DIR, the folder of its files; get them with `ebomlc data {name} --data-dir DIR`")
     return data_dir
 
 
@@ -339,16 +466,14 @@ def read_built_in(name: str, data_dir: Path | None) -> tuple[Source, Source]:
 def _official_source(
     official: OfficialSet, name: str, part: str, inputs: npt.NDArray[np.generic], labels: IntArray
 ) -> Source:
-    n = len(labels)
-    kind = "images" if inputs.ndim == 4 else "numbers"
-    columns = () if kind == "images" else tuple(f"x{k}" for k in range(inputs.shape[1]))
-    return Source(
-        name=f"{name} ({part})",
-        ids=np.array([f"{part}-{row}" for row in range(n)], dtype=object),
-        has_ids=True,
-        labels=np.array(official.class_names, dtype=object)[labels],
-        given=np.full(n, None, dtype=object),
-        inputs=Inputs(kind, inputs, columns),
+    if inputs.ndim == 4:
+        own = Inputs("images", inputs)
+    else:
+        own = table_of_numbers(inputs, tuple(f"x{k}" for k in range(inputs.shape[1])))
+    ids = np.array([f"{part}-{row}" for row in range(len(labels))], dtype=object)
+    names = np.array(official.class_names, dtype=object)
+    return replace(
+        _bare(f"{name} ({part})", ids, names[labels], own, has_ids=True),
         class_names=official.class_names,
         human=official.human if part == "train" else {},
         superclass=official.superclass,
@@ -356,16 +481,5 @@ def _official_source(
 
 
 def is_built_in(name: str) -> bool:
-    """True for the name of a built-in set.
-
-    Raises
-    ------
-    InputError
-        For a name that is neither built in nor an existing file nor looks like one.
-    """
-    if name in BUILT_IN:
-        return True
-    path = Path(name)
-    if not path.exists() and not path.suffix:
-        raise InputError(f"{unknown_name('data set', name, BUILT_IN)}, or a .csv or .tsv file")
-    return False
+    """True for the name of a built-in set."""
+    return name in BUILT_IN

@@ -1,6 +1,6 @@
 """Methods by name; importing this package fills the registry."""
 
-from ebomlc.methods import ebomlc, mlc, supervised
+from ebomlc.methods import ebomlc, emlc, head, mlc, mslc, reweight, supervised, transition
 from ebomlc.methods.base import METHODS, Entry, EpochContext, Method, Setup, StepContext, find_method
 
 __all__ = [
@@ -11,7 +11,12 @@ __all__ = [
     "Setup",
     "StepContext",
     "ebomlc",
+    "emlc",
     "find_method",
+    "head",
     "mlc",
+    "mslc",
+    "reweight",
     "supervised",
+    "transition",
 ]

@@ -104,6 +104,14 @@ class Setup:
         Context in which every forward of the main model runs: bfloat16, or nothing.
     joint_forward : bool
         Noisy and trusted training rows go through the main model as one batch (shared batch statistics) or as two.
+    class_weights : Tensor of shape [K], optional
+        Weight of each class in the noisy rows' part of the training loss, about 1 on average; None weighs all alike.
+        Trusted rows are balanced by how they are drawn and suggestions are never weighted.
+
+    Raises
+    ------
+    ValueError
+        The number of class weights is not K.
     """
 
     make_model: Callable[[], MainModel]
@@ -111,6 +119,20 @@ class Setup:
     optimizer: Optimizer
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     joint_forward: bool = False
+    class_weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number of class weights."""
+        if self.class_weights is not None and self.class_weights.shape != (self.n_classes,):
+            raise ValueError(f"{list(self.class_weights.shape)} class weights for {self.n_classes} classes")
+
+    def weigh(self, targets: Tensor) -> Tensor:
+        """Targets [n, K] times the class weights: the cross-entropy by them is - sum_k weight_k q_k log p_k."""
+        return targets if self.class_weights is None else targets * self.class_weights.to(targets)
+
+    def weigh_rows(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """Losses [n] of rows against one label each, times that label's class weight; labels are int64 [n]."""
+        return losses if self.class_weights is None else losses * self.class_weights.to(losses)[labels]
 
     def make_corrector(self, model: MainModel, settings: CorrectorSettings) -> Corrector:
         """A freshly initialised corrector beside `model`, in its dtype and on its device."""

@@ -7,13 +7,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from ebomlc.bilevel.barrier import mixed_cross_entropy
 from ebomlc.bilevel.flat import FlatParameters
-from ebomlc.bilevel.inner import InnerState, initial_state, inner_step
-from ebomlc.methods.base import Setup
+from ebomlc.bilevel.hypergradient import forward_hypergradient
+from ebomlc.bilevel.inner import InnerState, initial_state, inner_step, step_sensitivity
+from ebomlc.bilevel.lookahead import RandomReplay, frozen_statistics
+from ebomlc.methods.base import Setup, StepContext
 from ebomlc.models import CorrectorSettings, MainModel, MainOutput
 from ebomlc.records import Batch
 
@@ -43,8 +46,12 @@ class Learner:
 
     def forward(self, inputs: Tensor) -> MainOutput:
         """Features and logits in the parameters' dtype: under the run's precision in training, else in full."""
-        with self.setup.autocast() if self.model.training else nullcontext():
-            output = self.model(inputs)
+        return self.forward_through(self.model, inputs)
+
+    def forward_through(self, model: MainModel, inputs: Tensor) -> MainOutput:
+        """The same of another model, such as a teacher, in the mode that one is in."""
+        with self.setup.autocast() if model.training else nullcontext():
+            output = model(inputs)
         dtype = self.flat.vector.dtype
         return MainOutput(output.features.to(dtype), output.logits.to(dtype))
 
@@ -59,15 +66,21 @@ class Learner:
         )
 
     def noisy_log_probabilities(self, noisy: Batch, trusted: Batch) -> Callable[[dict[str, Tensor]], Tensor]:
-        """Log p_w(x') [n, K] as a function of the weights by name, batched as `forward_lower` batches it.
+        """Log p_w(x') [n, K] as a function of the weights by name, batched as `forward_lower` batches it."""
+        if not self.setup.joint_forward:
+            return self.log_probabilities_at(noisy.inputs)
+        of_both = self.log_probabilities_at(torch.cat([noisy.inputs, trusted.inputs]))
+        return lambda weights: of_both(weights)[: len(noisy)]
+
+    def log_probabilities_at(self, inputs: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
+        """Log p_w [n, K] of one batch as a function of the weights by name.
 
         In full precision: torch's autocast casts weights but not their tangents, and then fails.
         """
-        inputs = torch.cat([noisy.inputs, trusted.inputs]) if self.setup.joint_forward else noisy.inputs
 
         def at(weights: dict[str, Tensor]) -> Tensor:
             output: MainOutput = functional_call(self.model, weights, (inputs,))
-            return output.logits[: len(noisy)].log_softmax(dim=1)
+            return output.logits.log_softmax(dim=1)
 
         return at
 
@@ -121,6 +134,106 @@ class CorrectorLearner:
         self.adam.step()  # pyright: ignore[reportUnknownMemberType]
 
 
+class NetworkLearner:
+    """A network beside the main model that is moved by flat gradients with Adam: it weighs rows, or teaches.
+
+    Parameters
+    ----------
+    main : Learner
+        The main model, whose device and dtype the network takes.
+    network : nn.Module
+        Freshly initialised.
+    lr : float
+        Adam's learning rate.
+    """
+
+    def __init__(self, main: Learner, network: nn.Module, lr: float) -> None:
+        self.network = network.to(main.flat.vector.device, main.flat.vector.dtype)
+        self.flat = FlatParameters(self.network)
+        self.adam = torch.optim.Adam([self.flat.vector], lr=lr)
+
+    def take_step(self, gradient: Tensor) -> None:
+        """One Adam step."""
+        self.flat.vector.grad = gradient
+        self.adam.step()  # pyright: ignore[reportUnknownMemberType]
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """A lower loss and what is needed to differentiate one optimizer step on it by whatever made its targets.
+
+    Attributes
+    ----------
+    lower : Tensor, shape []
+        The loss at w, by constant targets; the main model's graph hangs on it.
+    targets : Tensor, shape [n, K]
+        Class-weighted targets of the noisy rows, with the graph of the network that made them.
+    log_probabilities : callable (named weights) -> Tensor, shape [n, K]
+        log p of the noisy rows, batched as in the lower loss.
+    replay : RandomReplay
+        Made before the first forward of the step.
+    n_rows : int
+        Rows that the lower loss is a mean over.
+    """
+
+    lower: Tensor
+    targets: Tensor
+    log_probabilities: Callable[[dict[str, Tensor]], Tensor]
+    replay: RandomReplay
+    n_rows: int
+
+
+def step_and_differentiate(
+    main: Learner, lookahead: Lookahead, heldout: Batch, source: FlatParameters, context: StepContext
+) -> tuple[Tensor, Tensor]:
+    """One step of the main optimizer on the lower loss, kept, and the upper loss's exact gradient through it.
+
+    Parameters
+    ----------
+    main : Learner
+        Moved to w*; before the step its weights are those `lookahead` was computed with.
+    lookahead : Lookahead
+        The lower loss; its graphs are freed.
+    heldout : Batch
+        Rows of the plain upper loss, with right labels.
+    source : FlatParameters
+        The A parameters that the targets depend on.
+    context : StepContext
+        Rate of the step and average over ranks.
+
+    Returns
+    -------
+    Tensor, shape []
+        Upper loss at w*, without graph.
+    Tensor, shape [A]
+        dF(w*)/da in forward mode (METHOD.md section 2, `mlc`), averaged over ranks.
+    """
+    gradient = context.reduce(main.flat.gradient(lookahead.lower))
+    weights = main.flat.vector.clone()
+    after, state = main.look_ahead(gradient, context.lr)
+
+    main.flat.assign(after)
+    with frozen_statistics(main.model):
+        upper = F.cross_entropy(main.forward(heldout.inputs).logits, heldout.right)
+    upper_gradient = context.reduce(main.flat.gradient(upper))
+
+    # the Jacobian-vector product belongs to the weights before the step
+    main.flat.assign(weights)
+    sensitivity = step_sensitivity(gradient, main.state, main.setup.optimizer, context.lr)
+    with frozen_statistics(main.model), lookahead.replay.again():
+        hypergradient = forward_hypergradient(
+            lookahead.log_probabilities,
+            main.flat.unflatten(main.flat.vector),
+            main.flat.unflatten(sensitivity * upper_gradient),
+            lookahead.targets,
+            source,
+            lookahead.n_rows,
+        )
+    main.flat.assign(after)
+    main.state = state
+    return upper.detach(), context.reduce(hypergradient)
+
+
 def suggest_with(main: Learner, corrector: CorrectorLearner, inputs: Tensor, given: Tensor) -> Tensor:
     """g_a(h_w(x), y') [n, K]: the suggestion of every method that has a corrector."""
     return corrector(main.forward(inputs).features, given)
@@ -129,6 +242,21 @@ def suggest_with(main: Learner, corrector: CorrectorLearner, inputs: Tensor, giv
 def lower_loss(output: LowerOutput, targets: Tensor, trusted: Batch) -> Tensor:
     """L(w; q) of METHOD.md section 1: `targets` [n, K] are constants here."""
     return mixed_cross_entropy(output.noisy.logits, targets.detach(), output.trusted.logits, trusted.right)
+
+
+def given_cross_entropy(main: Learner, noisy: Batch) -> Tensor:
+    """Mean class-weighted cross-entropy of noisy rows alone, with the labels that came with them."""
+    logits = main.forward(noisy.inputs).logits
+    if main.setup.class_weights is None:
+        return F.cross_entropy(logits, noisy.given)
+    rows = F.cross_entropy(logits, noisy.given, reduction="none")
+    return main.setup.weigh_rows(rows, noisy.given).mean()
+
+
+def mean_with_trusted(noisy_losses: Tensor, output: LowerOutput, trusted: Batch) -> Tensor:
+    """Mean over noisy rows, by their losses [n], and trusted rows, by cross-entropy with their right labels."""
+    trusted_sum = F.cross_entropy(output.trusted.logits, trusted.right, reduction="sum")
+    return (noisy_losses.sum() + trusted_sum) / (len(noisy_losses) + len(trusted))
 
 
 def log_probabilities(output: LowerOutput) -> Tensor:

@@ -1,19 +1,18 @@
-"""Methods that train on labels as they stand or through a transition matrix: ce, oracle, trusted-only, glc."""
+"""Methods that train on labels as they stand: ce, oracle, trusted-only, finetune, gce."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebomlc.errors import InputError
-from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, register
-from ebomlc.methods.learner import Learner
+from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, check_range, check_rate, register
+from ebomlc.methods.learner import Learner, LowerOutput, given_cross_entropy, mean_with_trusted
 from ebomlc.models import MainModel
-from ebomlc.records import NO_LABEL, Batch, StepReport
+from ebomlc.records import Batch, StepReport
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,9 @@ def right_labels(batch: Batch) -> Tensor:
 
 class CrossEntropy:
     """Cross-entropy, mean over the noisy rows with the labels `noisy_target` gives and all trusted rows.
+
+    Parity of `ce`: ResNet-32 on CIFAR-10 with 1,000 trusted rows, published 76.8 / 70.8 % at flip 0.2 / 0.4 (others
+    report 88 with a better schedule); ours on CIFAR is not measured yet. Different: trusted rows take part.
 
     Parameters
     ----------
@@ -59,10 +61,83 @@ class CrossEntropy:
         if self.noisy_target is None:
             loss = F.cross_entropy(self.learner.forward(trusted.inputs).logits, trusted.right)
         else:
-            output = self.learner.forward_lower(noisy, trusted)
-            logits = torch.cat([output.noisy.logits, output.trusted.logits])
-            loss = F.cross_entropy(logits, torch.cat([self.noisy_target(noisy), trusted.right]))
+            loss = self._mean_loss(self.learner.forward_lower(noisy, trusted), self.noisy_target(noisy), trusted)
         self.learner.take_step(context.reduce(self.learner.flat.gradient(loss)), context.lr)
+        return StepReport(loss.detach())
+
+    def _mean_loss(self, output: LowerOutput, labels: Tensor, trusted: Batch) -> Tensor:
+        """Mean over all rows; class weights only on the noisy ones."""
+        setup, logits = self.learner.setup, output.noisy.logits
+        if setup.class_weights is None:
+            return F.cross_entropy(torch.cat([logits, output.trusted.logits]), torch.cat([labels, trusted.right]))
+        rows = F.cross_entropy(logits, labels, reduction="none")
+        return mean_with_trusted(setup.weigh_rows(rows, labels), output, trusted)
+
+    def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
+        """p_w: the given label is not looked at."""
+        return self.learner.probabilities(inputs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing beside the main model."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to take back."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Noisy rows first, trusted rows last.
+
+    Attributes
+    ----------
+    noisy_share : float in [0, 1]
+        Share of the steps that train on noisy rows.
+    rate_factor : float in (0, 1]
+        Of the scheduled rate, in the steps on trusted rows.
+    """
+
+    noisy_share: float = 0.8
+    rate_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range("noisy_share", self.noisy_share, 0, 1)
+        check_rate("rate_factor", self.rate_factor)
+        check_range("rate_factor", self.rate_factor, 0, 1)
+
+
+class Finetune:
+    """Fine-tuning: cross-entropy on noisy rows alone, then on trusted rows alone at a fraction of the rate.
+
+    The baseline that Shu et al. (2019) call fine-tuning; METHOD.md section 2 fixes its share of steps and
+    its rate. Different from theirs: one run with one schedule, of as many steps as the other methods take, instead of
+    a second training after the first.
+
+    Parity: no published figure at hand for METHOD.md's settings; ours on CIFAR is not measured yet.
+    """
+
+    def __init__(self, settings: FinetuneSettings, setup: Setup) -> None:
+        self.settings = settings
+        self.learner = Learner(setup)
+
+    @property
+    def model(self) -> MainModel:
+        """The main model."""
+        return self.learner.model
+
+    def begin_epoch(self, context: EpochContext) -> None:
+        """The phase is told by the step."""
+
+    def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """One optimizer step on the rows of the present phase."""
+        learner, lr = self.learner, context.lr
+        if context.progress < self.settings.noisy_share:
+            loss = given_cross_entropy(learner, noisy)
+        else:
+            loss = F.cross_entropy(learner.forward(trusted.inputs).logits, trusted.right)
+            lr = lr * self.settings.rate_factor
+        learner.take_step(context.reduce(learner.flat.gradient(loss)), lr)
         return StepReport(loss.detach())
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
@@ -77,157 +152,79 @@ class CrossEntropy:
         """Nothing to take back."""
 
 
-UNCHECKED_ROWS = 1e6
+@dataclass(frozen=True)
+class GceSettings:
+    """Generalised cross-entropy.
 
-
-def count_pairs(right: Tensor, given: Tensor, n_classes: int) -> Tensor:
-    """Number of trusted rows [K, K] with a right label (row) and the label it was given (column).
-
-    Parameters
+    Attributes
     ----------
-    right, given : Tensor of int64, shape [n]
-        Rows whose given label is `NO_LABEL` are not counted.
-    n_classes : int
-        K.
+    q : float in (0, 1]
+        Between cross-entropy, towards 0, and mean absolute error, at 1.
     """
-    known = given != NO_LABEL
-    cells = right[known] * n_classes + given[known]
-    return torch.bincount(cells, minlength=n_classes**2).view(n_classes, n_classes).double()
+
+    q: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_rate("q", self.q)
+        check_range("q", self.q, 0, 1)
 
 
-def transition_from_trusted(
-    batches: Iterator[Batch], probabilities: Callable[[Tensor], Tensor], n_classes: int
-) -> Tensor:
-    """T[true, given] from the trusted rows (Hendrycks et al. 2018, equation 1).
-
-    A row that carries its given label counts for that label; one without counts for the noisy model's prediction
-    p(given | x). A class without any trusted row is taken as never mislabelled.
-
-    Parameters
-    ----------
-    batches : iterator of Batch
-        One pass over the trusted rows.
-    probabilities : callable
-        The noisy model's p(given | x) of inputs.
-    n_classes : int
-        K.
-
-    Returns
-    -------
-    Tensor of float64, shape [K, K]
-        Rows sum to 1; no cell is zero, so that its logarithm is finite.
-    """
-    sums = torch.zeros(n_classes, n_classes, dtype=torch.float64)
-    for batch in batches:
-        unseen = batch.given == NO_LABEL
-        if bool(unseen.any()):
-            predicted = probabilities(batch.inputs[unseen]).double().cpu()
-            sums.index_add_(0, batch.right[unseen].cpu(), predicted)
-        sums += count_pairs(batch.right.cpu(), batch.given.cpu(), n_classes)
-    # a class nobody checked counts as if very many rows of it had kept their label
-    empty = sums.sum(1) == 0
-    sums[empty] = UNCHECKED_ROWS * torch.eye(n_classes, dtype=torch.float64)[empty]
-    # one row's worth of smoothing: a cell never seen among few trusted rows is rare, not impossible
-    sums += 1 / n_classes
-    return sums / sums.sum(1, keepdim=True)
-
-
-def forward_corrected_loss(logits: Tensor, given: Tensor, transition: Tensor) -> Tensor:
-    """- log (p^T T)[given] per row [n]: what a model of right labels says of noisy ones (Patrini et al. 2017).
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
+    """(1 - p_y^q) / q per row [n], the L_q loss of Zhang and Sabuncu (2018).
 
     Parameters
     ----------
     logits : Tensor, shape [n, K]
-        Of the right label.
-    given : Tensor of int64, shape [n]
-        Given labels.
-    transition : Tensor, shape [K, K]
-        T[true, given].
+        Of the main model.
+    labels : Tensor of int64, shape [n]
+        y.
+    q : float in (0, 1]
+        As in `GceSettings`.
     """
-    log_columns = transition.log().T[given]
-    return -torch.logsumexp(logits.log_softmax(dim=1) + log_columns, dim=1)
+    return (1 - (-q * F.cross_entropy(logits, labels, reduction="none")).exp()) / q
 
 
-def bayes_posterior(probabilities: Tensor, given: Tensor, transition: Tensor) -> Tensor:
-    """p(right | x, given) [n, K], proportional to p(right | x) T[right, given]."""
-    joint = probabilities * transition.T[given]
-    return joint / joint.sum(1, keepdim=True)
+class Gce:
+    """Generalised cross-entropy (Zhang and Sabuncu 2018, L_q loss) on noisy rows, cross-entropy on trusted rows.
 
+    Different from the paper: trusted rows take part, and the loss is not truncated.
 
-@dataclass(frozen=True)
-class GlcSettings:
-    """Gold loss correction.
-
-    Attributes
-    ----------
-    first_phase : float in (0, 1)
-        Share of the epochs in which a first model learns the noisy labels.
+    Parity: no published figure at hand for METHOD.md's settings, and the paper trains without trusted rows; ours on
+    CIFAR is not measured yet.
     """
 
-    first_phase: float = 1 / 3
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 < self.first_phase < 1:
-            raise InputError(f"[method.settings] first_phase is {self.first_phase}: must lie between 0 and 1")
-
-
-class Glc:
-    """Gold loss correction (Hendrycks et al. 2018).
-
-    A first model learns the noisy labels; seen on the trusted rows it tells the transition matrix; a fresh second
-    model then trains on noisy rows through that matrix, and on trusted rows as they are.
-    """
-
-    def __init__(self, settings: GlcSettings, setup: Setup) -> None:
+    def __init__(self, settings: GceSettings, setup: Setup) -> None:
         self.settings = settings
-        self.setup = setup
         self.learner = Learner(setup)
-        self.transition: Tensor | None = None
 
     @property
     def model(self) -> MainModel:
-        """The model of the present phase."""
+        """The main model."""
         return self.learner.model
 
     def begin_epoch(self, context: EpochContext) -> None:
-        """Start the second phase when its epoch has come."""
-        first_epochs = min(max(1, round(self.settings.first_phase * context.epochs)), context.epochs - 1)
-        if self.transition is None and context.epoch >= first_epochs:
-            self.model.eval()
-            with torch.no_grad():
-                transition = transition_from_trusted(
-                    context.trusted(), self.learner.probabilities, self.setup.n_classes
-                )
-            self.learner = Learner(self.setup)
-            self.transition = transition.to(self.learner.flat.vector)
+        """Nothing changes between epochs."""
 
     def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
-        """One optimizer step: on noisy labels in the first phase, on the corrected loss in the second."""
-        if self.transition is None:
-            loss = F.cross_entropy(self.learner.forward(noisy.inputs).logits, noisy.given)
-        else:
-            output = self.learner.forward_lower(noisy, trusted)
-            rows = forward_corrected_loss(output.noisy.logits, noisy.given, self.transition)
-            trusted_sum = F.cross_entropy(output.trusted.logits, trusted.right, reduction="sum")
-            loss = (rows.sum() + trusted_sum) / (len(noisy) + len(trusted))
-        self.learner.take_step(context.reduce(self.learner.flat.gradient(loss)), context.lr)
+        """One optimizer step on the mean loss of all rows."""
+        learner = self.learner
+        output = learner.forward_lower(noisy, trusted)
+        rows = generalised_cross_entropy(output.noisy.logits, noisy.given, self.settings.q)
+        loss = mean_with_trusted(learner.setup.weigh_rows(rows, noisy.given), output, trusted)
+        learner.take_step(context.reduce(learner.flat.gradient(loss)), context.lr)
         return StepReport(loss.detach())
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
-        """The Bayes rule of the second model and the matrix."""
-        probabilities = self.learner.probabilities(inputs)
-        if self.transition is None:
-            return probabilities
-        return bayes_posterior(probabilities, given, self.transition)
+        """p_w: the given label is not looked at."""
+        return self.learner.probabilities(inputs)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The transition matrix, once it is known."""
-        return {} if self.transition is None else {"transition": self.transition}
+        """Nothing beside the main model."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back the transition matrix."""
-        self.transition = state.get("transition")
+        """Nothing to take back."""
 
 
 register(
@@ -255,4 +252,12 @@ register(
         lambda _, setup: CrossEntropy(setup, None),
     )
 )
-register(Entry("glc", "gold loss correction: transition matrix from the trusted rows", GlcSettings, Glc, min_epochs=2))
+register(
+    Entry(
+        "finetune",
+        "noisy rows as they are, then the trusted rows alone at a tenth of the rate",
+        FinetuneSettings,
+        Finetune,
+    )
+)
+register(Entry("gce", "generalised cross-entropy: a loss that wrong labels pull less", GceSettings, Gce))

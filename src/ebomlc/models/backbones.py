@@ -27,12 +27,14 @@ class MainModel(nn.Module):
         Maps inputs [n, ...] to features [n, feature_dim].
     feature_dim, n_classes : int
         Width of the features, and K.
+    head : nn.Linear, optional
+        The layer that makes the logits, such as one that is trained already; a new one by default.
     """
 
-    def __init__(self, body: nn.Module, feature_dim: int, n_classes: int) -> None:
+    def __init__(self, body: nn.Module, feature_dim: int, n_classes: int, head: nn.Linear | None = None) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(feature_dim, n_classes)
+        self.head = nn.Linear(feature_dim, n_classes) if head is None else head
         self.feature_dim = feature_dim
         self.n_classes = n_classes
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ebomlc.config import ENOUGH_HELDOUT, TrainingConfig
-from ebomlc.data.loader import PairedLoader, in_order
+from ebomlc.data.loader import PairedLoader, Rows, in_order
 from ebomlc.errors import TrainingDivergedError
 from ebomlc.methods import EpochContext, Method, StepContext
 from ebomlc.records import Batch, StepReport
@@ -162,7 +162,7 @@ def fit(
                 if divergence is not None:
                     break
                 bar.set_postfix(loss=f"{interval.loss:.3f}", heldout=_shown(last), refresh=False)
-        if divergence is None and not _is_finite(method, loader.trusted):
+        if divergence is None and not _is_finite(method, loader.trusted[slice(0, EVALUATION_BATCH)]):
             divergence = Divergence(step, lr)
         if divergence is not None:
             break
@@ -176,7 +176,7 @@ def fit(
     return Training(last, chosen, last.epoch, step, time.monotonic() - started, divergence)
 
 
-def _passes(rows: Batch) -> Callable[[], Iterator[Batch]]:
+def _passes(rows: Rows) -> Callable[[], Iterator[Batch]]:
     return lambda: in_order(rows, EVALUATION_BATCH)
 
 
@@ -198,7 +198,7 @@ def _is_better(last: Snapshot, chosen: Snapshot, n_heldout: int) -> bool:
 def _is_finite(method: Method, probe: Batch) -> bool:
     """Whether the last step left only numbers behind, in the weights and out of them: its loss was taken before it."""
     states = [*method.model.state_dict().values(), *method.state_dict().values()]
-    outputs = predict(method, probe.inputs[:EVALUATION_BATCH])
+    outputs = predict(method, probe.inputs)
     return all(bool(value.isfinite().all()) for value in [*states, outputs] if value.is_floating_point())
 
 

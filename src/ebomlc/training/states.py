@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """A state dictionary as safetensors, each tensor on the CPU in its default memory format."""
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, path)
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """A state dictionary that `save_state` wrote, on the CPU.
+
+    Raises
+    ------
+    OSError, ValueError
+        Where the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from error

@@ -1,0 +1,27 @@
+"""``ebomlc export``: what a run found, in a form that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebomlc.errors import unknown_name
+
+FORMATS = ("onnx",)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
+    *,
+    to: Annotated[str, typer.Option(help="onnx: the classifier, from encoded inputs to probabilities.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Export the classifier of a run."""
+    if to not in FORMATS:
+        raise unknown_name("format", to, FORMATS)
+    from ebomlc.prediction import export_classifier
+
+    typer.echo(export_classifier(run, out, overwrite=overwrite))

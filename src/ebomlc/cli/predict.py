@@ -1,0 +1,35 @@
+"""``ebomlc predict``: apply the classifier of a run to new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
+    data: Annotated[str, typer.Argument(help="Rows with the same inputs: a table, a folder of images, an .npy file.")],
+    *,
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .tsv, .jsonl or .parquet.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write the predicted class of every row, how sure it is, and the probability of each class.
+
+    Everything needed is read from the run folder. Where the rows have right labels, the accuracy is printed.
+    """
+    from ebomlc.data.output import check_output, write_table
+    from ebomlc.prediction import load_classifier
+    from ebomlc.prediction import predict as predict_rows
+
+    check_output(out, overwrite)
+    found = predict_rows(load_classifier(run, device=device), data)
+    write_table(found.to_frame(), out)
+    typer.echo(f"{len(found.ids):,} rows classified into {len(found.class_names):,} classes; written to {out}")
+    if found.accuracy is not None:
+        typer.echo(
+            f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "
+            f"balanced over classes {found.balanced_accuracy:.1%}"
+        )

@@ -1,0 +1,86 @@
+"""Tables on their way to a file: never half there, never over one that nobody gave up."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebomlc.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def check_output(out: Path, overwrite: bool, *, suffixes: tuple[str, ...] = OUT_SUFFIXES) -> None:
+    """Raise InputError for a file that must not or cannot be written.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+    overwrite : bool
+        It may be there already.
+    suffixes : tuple of str
+        What its name may end with.
+    """
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; --out names a file to write, such as {out / ('rows' + suffixes[0])}")
+    if out.suffix.lower() not in suffixes:
+        raise InputError(f"{out}: --out must end with {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise InputError(f"{out}: {out.parent} is a file, not a folder to write to; choose another --out")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} already exists; choose another --out, or replace it with --overwrite")
+
+
+def write_table(frame: pd.DataFrame, out: Path) -> None:
+    """Write a table in the format that the name of its file ends with: beside its place, and moved there when whole.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its index is not written.
+    out : Path
+        Its folder is made where there is none.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be written.
+    """
+    from pyarrow import ArrowException
+
+    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_as(out.suffix.lower(), frame, beside)
+            beside.replace(out)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
+    except ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{out}: cannot be written as Parquet ({reason}); let --out end with .jsonl") from error
+
+
+def _write_as(suffix: str, frame: pd.DataFrame, path: Path) -> None:
+    if suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif suffix in (".jsonl", ".ndjson"):
+        filled = frame.astype(object).where(frame.notna(), None)
+        lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in filled.to_dict("records")]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        # csv puts a cell with a carriage return in quotes only where that is part of the line end
+        frame.to_csv(path, sep="\t" if suffix == ".tsv" else ",", index=False, lineterminator="\r\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a cell of a Parquet file held
+    """A numpy number or array as what JSON knows; a date and the like as its text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,207 @@
+"""A finished run, read back from its folder alone, and applied to new rows."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ebomlc.config import RunConfig, build
+from ebomlc.data.columns import Columns
+from ebomlc.data.encoders import Encoder, load_encoder
+from ebomlc.data.inputs import Inputs
+from ebomlc.data.readers import Reading, Source, read_source
+from ebomlc.errors import InputError
+from ebomlc.labels.scores import accuracy, balanced_accuracy
+from ebomlc.models import MainModel, build_model, model_from_module
+from ebomlc.preparation import input_shape
+from ebomlc.run_folder import CONFIG, ENCODER, MAIN, SUMMARY
+from ebomlc.training.device import choose_device, place, suitable_threads
+from ebomlc.training.states import load_state
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENCODING_BATCH, PREDICTION_BATCH = 20_000, 1000
+"""Rows that are encoded, and rows that go through the model, at once; the latter as in training, for equal figures."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The main model of a run with everything it needs to read new rows.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    config : RunConfig
+        Its effective configuration.
+    class_names : tuple of str, length K
+        Class k's name.
+    encoder : Encoder
+        Its preprocessing.
+    like : Inputs
+        No rows, of the kind and the columns that the run was trained on.
+    model : MainModel
+        In evaluation mode.
+    """
+
+    folder: Path
+    config: RunConfig
+    class_names: tuple[str, ...]
+    encoder: Encoder
+    like: Inputs
+    model: MainModel
+
+    def read(self, data: Any) -> Source:  # noqa: ANN401 - as `read_source`
+        """New rows, read the way the run's own were; labels may be missing."""
+        return read_source(data, _reading(self.config, self.like), like=self.like, test=True)
+
+    @torch.no_grad()
+    def probabilities(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        """Probability of each class [N, K], rows in the order of the inputs."""
+        device = next(self.model.parameters()).device
+        parts = []
+        with suitable_threads(self.model):
+            for start in range(0, len(inputs), ENCODING_BATCH):
+                some = inputs.take(np.arange(start, min(start + ENCODING_BATCH, len(inputs))))
+                for chunk in torch.as_tensor(self.encoder.encode(some)).split(PREDICTION_BATCH):
+                    parts.append(self.model(chunk.to(device)).logits.softmax(1).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def load_classifier(folder: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Classifier:
+    """The classifier of a run folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What ``ebomlc fit --out`` wrote.
+    model : nn.Module, optional
+        The network that the run was given from Python; its weights are replaced by the trained ones.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds no run, or one of another version or model.
+    """
+    folder = Path(folder)
+    if not (folder / SUMMARY).is_file():
+        raise InputError(f"{folder}: not a run folder, for it has no {SUMMARY}; name the folder that --out named")
+    try:
+        tables = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = build(RunConfig, tables, str(folder / CONFIG))
+        encoder, like, class_names = load_encoder(folder / ENCODER)
+        state = load_state(folder / MAIN)
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: the run cannot be read ({error}); was it written by another version?") from error
+    built = _build(config, encoder, like, len(class_names), model)
+    try:
+        built.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the trained weights do not fit the model {config.model.name}") from error
+    return Classifier(folder, config, class_names, encoder, like, place(built, choose_device(device)).eval())
+
+
+def _build(config: RunConfig, encoder: Encoder, like: Inputs, n_classes: int, module: nn.Module | None) -> MainModel:
+    encoded = encoder.encode(like)
+    shape = input_shape(encoder, encoded)
+    if module is not None:
+        example = torch.zeros((2, *encoded.shape[1:]), dtype=torch.as_tensor(encoded).dtype)
+        return model_from_module(module, shape, n_classes, example, head=config.model.head)
+    if config.model.name.startswith("("):
+        raise InputError(
+            f"the model of this run came from Python {config.model.name}: "
+            f"use ebomlc.load_classifier(run, model=...) there"
+        )
+    return build_model(config.model, shape, n_classes, pretrained=False)
+
+
+def _reading(config: RunConfig, like: Inputs) -> Reading:
+    data = config.data
+    columns = Columns(
+        id=data.id,
+        label=data.label,
+        text=like.select("text") if like.kind == "table" else (),
+        image=data.image,
+    )
+    return Reading(
+        columns=columns,
+        data_dir=Path(data.data_dir) if data.data_dir else None,
+        on_bad_input="skip" if data.on_bad_input == "skip" else "error",
+        cache_dir=Path(data.cache_dir) if data.cache_dir else None,
+        like_name=f"the rows of the run ({data.noisy})",
+    )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of new rows.
+
+    Attributes
+    ----------
+    ids : object array of str, shape [N]
+        The user's ids, or row numbers.
+    class_names : tuple of str, length K
+        Class k's name.
+    probabilities : float32 array, shape [N, K]
+        Rows sum to 1.
+    accuracy, balanced_accuracy : float or None
+        Against the label column of the rows, where every row has a known label.
+    """
+
+    ids: npt.NDArray[np.object_]
+    class_names: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    accuracy: float | None
+    balanced_accuracy: float | None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns ``id``, ``predicted_label``, ``predicted_confidence`` and ``p(NAME)`` for each class."""
+        import pandas as pd
+
+        names = np.array(self.class_names, dtype=object)
+        first = {
+            "id": self.ids,
+            "predicted_label": names[self.probabilities.argmax(1)],
+            "predicted_confidence": self.probabilities.max(1),
+        }
+        each = pd.DataFrame(self.probabilities, columns=[f"p({name})" for name in self.class_names])
+        return pd.concat([pd.DataFrame(first), each], axis=1)
+
+
+def predict(classifier: Classifier, data: Any) -> Predictions:  # noqa: ANN401 - as `read_source`
+    """Classify new rows.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        From `load_classifier`.
+    data : str, Path or rows
+        As for `ebomlc.fit`, with the inputs of the run's own rows; a label column is not needed.
+    """
+    source = classifier.read(data)
+    if source.inputs is None:
+        raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
+    probabilities = classifier.probabilities(source.inputs)
+    index = {name: k for k, name in enumerate(classifier.class_names)}
+    right = np.array([index.get(label, -1) for label in source.labels], dtype=np.int64)
+    known = len(right) > 0 and bool((right >= 0).all())
+    predicted = probabilities.argmax(1)
+    return Predictions(
+        ids=source.ids,
+        class_names=classifier.class_names,
+        probabilities=probabilities,
+        accuracy=accuracy(predicted, right) if known else None,
+        balanced_accuracy=balanced_accuracy(predicted, right) if known else None,
+    )

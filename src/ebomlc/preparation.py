@@ -1,0 +1,345 @@
+"""Everything a run needs, made from its configuration before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ebomlc.config import IMBALANCE, DataConfig, MethodConfig, RunConfig, TrainingConfig, automatic_epochs, to_dict
+from ebomlc.data.augment import random_crop_flip
+from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder
+from ebomlc.data.frozen import choose_encoder, explain_encoder, fit_frozen, is_at_hand, is_frozen
+from ebomlc.data.loader import PairedLoader, Rows, StoredRows
+from ebomlc.data.pool import Pool, load_pool
+from ebomlc.data.readers import is_built_in
+from ebomlc.environment import available_memory_mb
+from ebomlc.errors import InputError
+from ebomlc.methods import Entry, Method, Setup, find_method
+from ebomlc.models import (
+    InputShape,
+    MainModel,
+    build_model,
+    choose_model,
+    explain_choice,
+    is_image_model,
+    model_from_module,
+)
+from ebomlc.records import Batch, IntArray
+from ebomlc.seeding import seed_global
+from ebomlc.training.decay import choose_weight_decay
+from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
+
+Say = Callable[[str], None]
+
+TRAINED_SIZE, FROZEN_SIZE = 64, 224
+"""Most pixels a side that images are read at: for a network trained on them, and for one that already knows some."""
+
+FROZEN_DEFAULT, IMAGES_AS_THEY_ARE = "efficientnet-lite0", "pixels"
+
+CROP_PADDING = 4
+IMAGE_WEIGHT_DECAY = 5e-4
+DEVICE_SHARE = 0.5
+"""Rows lie on the GPU where they take no more than this share of its free memory."""
+HEAVIEST_CLASS = 10.0
+"""A class counts at most so many times an average row."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given from Python rather than by name.
+
+    Attributes
+    ----------
+    objects : mapping
+        Rows in place of the file of the same name; see `ebomlc.data.pool.load_pool`.
+    module : nn.Module, optional
+        The main model.
+    """
+
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    module: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run needs.
+
+    Attributes
+    ----------
+    config : RunConfig
+        Effective: what was left to the tool is filled in.
+    pool : Pool
+        The rows.
+    encoder : Encoder
+        Fitted on them.
+    encoded : array, shape [N, ...]
+        Their inputs as the main model is fed them.
+    precision : Precision
+        Of the training steps.
+    create : callable
+        Makes the method anew.
+    method : Method
+        Fresh.
+    loader : PairedLoader
+        Of its batches.
+    heldout : Batch
+        Trusted rows that are only watched.
+    reasons : mapping of str to str
+        Why the tool chose what it was left to choose.
+    """
+
+    config: RunConfig
+    pool: Pool
+    encoder: Encoder
+    encoded: npt.NDArray[Any]
+    precision: Precision
+    create: Callable[[], Method]
+    method: Method
+    loader: PairedLoader
+    heldout: Batch
+    reasons: Mapping[str, str]
+
+
+def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
+    """Read, encode and choose.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What is asked for.
+    given : Given
+        Rows and model from Python.
+    say : callable, optional
+        Takes lines about slow reading and encoding.
+
+    Raises
+    ------
+    InputError
+        For everything that cannot be used.
+    """
+    entry = find_method(config.method.name)
+    settings = entry.parse_settings(config.method.settings)
+    device = choose_device(config.training.device)
+    wanted_encoder = _wanted_encoder(config, given)
+    detail = FROZEN_SIZE if is_frozen(wanted_encoder) else TRAINED_SIZE
+    pool = load_pool(config.data, config.seed, objects=given.objects, largest_image=detail, say=say)
+    if entry.needs_truth and len(pool.scored) < len(pool.split.noisy):
+        raise InputError(f"method {entry.name!r} trains on the right labels of all noisy rows: give --truth FILE")
+    own_images = not is_built_in(config.data.noisy)
+    encoder_name, encoder = _make_encoder(wanted_encoder, config, pool, own_images=own_images)
+    encoded = encoder.encode(pool.inputs)
+    shape = input_shape(encoder, encoded)
+    model_config, make_model = _model_maker(config, given, shape, encoded, pool.n_classes, device)
+    if entry.uses_gap:
+        torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
+    seed_global(config.seed)
+    balance = _is_imbalanced(pool) if config.training.balance is None else config.training.balance
+    loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth, balance=balance)
+    training = _decide_training(config, entry, pool, encoded, len(loader))
+    probe = loader.noisy[slice(0, loader.batch_size)]
+    precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
+    setup = Setup(
+        make_model,
+        pool.n_classes,
+        make_optimizer(training),
+        precision.autocast,
+        training.joint_forward,
+        class_weights(pool).to(device) if balance else None,
+    )
+    effective = replace(
+        config,
+        data=_absolute(config.data),
+        encoder=replace(config.encoder, name=encoder_name),
+        model=model_config,
+        method=MethodConfig(entry.name, to_dict(settings)),
+        training=replace(
+            training,
+            device=device.type,
+            precision=precision.name,
+            augment=loader.augment is not None,
+            balance=balance,
+        ),
+    )
+
+    def create() -> Method:
+        return entry.create(settings, setup)
+
+    heldout = _row_set(pool, encoded, pool.split.heldout, device)[slice(None)]
+    reasons = {
+        "encoder": _explain_encoder(config, encoder_name, pool, own_images=own_images),
+        "model": "given from Python" if given.module is not None else explain_choice(config.model.name, shape),
+        "precision": precision.reason,
+        "balance": "asked for" if config.training.balance is not None else _explain_balance(pool),
+    }
+    return Job(effective, pool, encoder, encoded, precision, create, create(), loader, heldout, reasons)
+
+
+# --- inputs and model -------------------------------------------------------------------------------------------------
+
+
+def _wanted_encoder(config: RunConfig, given: Given) -> str:
+    """The name of the encoder as far as it can be told before the inputs are read."""
+    name = config.encoder.name
+    if name != "auto":
+        return name
+    if given.module is not None or is_image_model(config.model.name):
+        return IMAGES_AS_THEY_ARE
+    is_own = not is_built_in(config.data.noisy)
+    return FROZEN_DEFAULT if is_own and is_at_hand(FROZEN_DEFAULT) else "auto"
+
+
+def _make_encoder(wanted: str, config: RunConfig, pool: Pool, *, own_images: bool) -> tuple[str, Encoder]:
+    if pool.inputs.kind != "images" and config.encoder.name == "auto":
+        wanted = "auto"
+    name = choose_encoder(wanted, pool.inputs, own_images=own_images)
+    if not is_frozen(name):
+        return name, fit_encoder(pool.inputs)
+    return name, fit_frozen(name, pool.inputs, Path(config.data.cache_dir) if config.data.cache_dir else None)
+
+
+def _explain_encoder(config: RunConfig, name: str, pool: Pool, *, own_images: bool) -> str:
+    if config.encoder.name != "auto":
+        return "asked for"
+    if name == IMAGES_AS_THEY_ARE and is_image_model(config.model.name):
+        return "for the model that was asked for"
+    return explain_encoder(name, pool.inputs, own_images=own_images)
+
+
+def input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:
+    """What the main model is fed."""
+    if isinstance(encoder, ImageEncoder):
+        return InputShape(encoded.shape[1:], tuple(encoder.mean), tuple(encoder.std))
+    return InputShape(encoded.shape[1:])
+
+
+def _model_maker(
+    config: RunConfig,
+    given: Given,
+    shape: InputShape,
+    encoded: npt.NDArray[Any],
+    n_classes: int,
+    device: torch.device,
+) -> tuple[Any, Callable[[], MainModel]]:
+    """The model section with its name decided, and what makes the model."""
+    if given.module is not None:
+        module = given.module
+        example = torch.as_tensor(np.array(encoded[:2]))
+        chosen = replace(config.model, name=f"({type(module).__name__} from Python)")
+        head = config.model.head
+        model_from_module(module, shape, n_classes, example, head=head)  # refused before anything else takes time
+        return chosen, lambda: place(
+            model_from_module(module, shape, n_classes, example, head=head, is_checked=True), device
+        )
+    chosen = replace(config.model, name=choose_model(config.model.name, shape))
+    return chosen, lambda: place(build_model(chosen, shape, n_classes), device)
+
+
+def _absolute(data: DataConfig) -> DataConfig:
+    """The same files from whatever folder the configuration is used."""
+
+    def resolve(name: str | None) -> str | None:
+        return name if name is None or is_built_in(name) or name[0] == "(" or name[:3] == "hf:" else _full(name)
+
+    def _full(name: str) -> str:
+        return str(Path(name).resolve())
+
+    return replace(
+        data,
+        noisy=resolve(data.noisy) or "",
+        trusted=resolve(data.trusted),
+        test=resolve(data.test),
+        truth=resolve(data.truth),
+        data_dir=resolve(data.data_dir),
+        cache_dir=resolve(data.cache_dir),
+    )
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def _decide_training(
+    config: RunConfig, entry: Entry, pool: Pool, encoded: npt.NDArray[Any], steps_per_epoch: int
+) -> TrainingConfig:
+    """The training section with what was left to the tool filled in."""
+    training = config.training
+    epochs = training.epochs or automatic_epochs(steps_per_epoch)
+    if epochs < entry.min_epochs:
+        raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
+    decay = training.weight_decay
+    if decay is None:
+        rows = pool.split.trusted
+        is_image = encoded.ndim == 4
+        decay = IMAGE_WEIGHT_DECAY if is_image else choose_weight_decay(encoded[rows], pool.right[rows], config.seed)
+    return replace(training, epochs=epochs, weight_decay=decay)
+
+
+def _trusted_shares(pool: Pool) -> npt.NDArray[np.float64]:
+    """Share of each class among the trusted rows, each counted once more than it occurs."""
+    counts = np.bincount(pool.right[pool.checked], minlength=pool.n_classes) + 1.0
+    return counts / counts.sum()
+
+
+def _is_imbalanced(pool: Pool) -> bool:
+    shares = _trusted_shares(pool)
+    return bool(shares.max() > IMBALANCE * shares.min())
+
+
+def _explain_balance(pool: Pool) -> str:
+    shares = _trusted_shares(pool)
+    return f"among the trusted rows the largest class is {shares.max() / shares.min():.1f} times the smallest"
+
+
+def class_weights(pool: Pool) -> Tensor:
+    """Weights of the classes [K] that make each count alike; 1 for an average row, at most `HEAVIEST_CLASS`.
+
+    The shares are those of the right labels: where rare classes are mislabelled as frequent ones, the given labels look
+    far less balanced than they are.
+    """
+    weights = 1 / (pool.n_classes * _trusted_shares(pool))
+    return torch.tensor(weights.clip(max=HEAVIEST_CLASS), dtype=torch.float32)
+
+
+def _make_loader(
+    config: RunConfig,
+    pool: Pool,
+    encoded: npt.NDArray[Any],
+    device: torch.device,
+    *,
+    needs_truth: bool,
+    balance: bool,
+) -> PairedLoader:
+    is_colour = encoded.ndim == 4 and encoded.shape[1] == 3
+    wanted = config.training.augment if config.training.augment is not None else is_colour
+    if wanted and encoded.ndim != 4:
+        raise InputError("training.augment crops and flips images, but the rows are not images: leave it out")
+    split = pool.split
+    return PairedLoader(
+        _row_set(pool, encoded, split.noisy, device, truth=needs_truth),
+        _row_set(pool, encoded, split.trusted, device),
+        batch_size=config.training.batch_size,
+        trusted_batch_size=config.training.trusted_batch_size,
+        seed=config.seed,
+        device=device,
+        augment=(lambda images, generator: random_crop_flip(images, CROP_PADDING, generator)) if wanted else None,
+        trusted_classes=torch.as_tensor(pool.right[split.trusted]) if balance else None,
+    )
+
+
+def _row_set(
+    pool: Pool, encoded: npt.NDArray[Any], rows: IntArray, device: torch.device, *, truth: bool = False
+) -> Rows:
+    """Some rows: on the device where they fit, else where they are until a batch of them is asked for."""
+    right = torch.as_tensor(pool.truth if truth else pool.right)
+    given, index = torch.as_tensor(pool.given), torch.arange(len(pool.given))
+    stored = StoredRows(Batch(torch.as_tensor(encoded), given, right, index), torch.as_tensor(rows), device)
+    room = available_memory_mb(device.type)
+    if device.type == "cpu" or (room is not None and encoded.nbytes / 2**20 > DEVICE_SHARE * room):
+        return stored
+    return stored[slice(None)]

@@ -1,0 +1,79 @@
+"""How long a training will take and how much memory it holds, found by trying a few steps of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from ebomlc.config import TrainingConfig
+from ebomlc.data.loader import PairedLoader, in_order
+from ebomlc.environment import available_memory_mb, peak_memory_mb
+from ebomlc.methods import EpochContext, Method, StepContext
+
+WARM_UP, TIMED = 1, 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will cost.
+
+    Attributes
+    ----------
+    step_seconds, seconds : float
+        Of one optimizer step, and of all of them; a method with phases may differ.
+    memory_mb : float or None
+        Most memory the process has held after the tried steps, in MiB.
+    available_mb : float or None
+        Memory that could still be taken.
+    """
+
+    step_seconds: float
+    seconds: float
+    memory_mb: float | None
+    available_mb: float | None
+
+    def __str__(self) -> str:
+        per_step = f"{1000 * self.step_seconds:,.0f} ms a step"
+        text = f"training will take about {_duration(self.seconds)} ({per_step})"
+        if self.memory_mb is None or self.available_mb is None:
+            return text
+        return f"{text}; memory held {self.memory_mb / 1024:.1f} GB, {self.available_mb / 1024:.1f} GB still free"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate_training(create: Callable[[], Method], loader: PairedLoader, config: TrainingConfig) -> Estimate:
+    """Try a few steps of a method that is thrown away; the run's random numbers are not touched.
+
+    Parameters
+    ----------
+    create : callable
+        Makes the method.
+    loader : PairedLoader
+        Gives the batches, which every epoch draws anew.
+    config : TrainingConfig
+        Epochs, which must be decided by now, and rate.
+    """
+    epochs = config.epochs or 1
+    devices = [loader.device] if loader.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        method = create()
+        method.begin_epoch(
+            EpochContext(0, epochs, lambda: in_order(loader.noisy, 1000), lambda: in_order(loader.trusted, 1000))
+        )
+        method.model.train()
+        times = []
+        for noisy, trusted in islice(loader.epoch(0), WARM_UP + TIMED):
+            started = time.perf_counter()
+            float(method.step(noisy, trusted, StepContext(config.lr, 0.0)).loss)  # waits for the device
+            times.append(time.perf_counter() - started)
+    step = min(times[WARM_UP:] or times)
+    return Estimate(step, step * epochs * len(loader), peak_memory_mb(), available_memory_mb(loader.device.type))
