@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ebomlc.config import RunConfig, build
 from ebomlc.data.columns import Columns
-from ebomlc.data.encoders import Encoder, load_encoder
+from ebomlc.data.encoders import Encoder, ImageEncoder, load_encoder
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.readers import Reading, Source, read_source
 from ebomlc.errors import InputError
@@ -62,6 +62,14 @@ class Classifier:
     def read(self, data: Any) -> Source:  # noqa: ANN401 - as `read_source`
         """New rows, read the way the run's own were; labels may be missing."""
         return read_source(data, _reading(self.config, self.like), like=self.like, test=True)
+
+    def example(self, n: int = 4) -> Tensor:
+        """Random rows [n, ...] of the shape and type that the model is fed, such as an export needs."""
+        shape = (n, *self.encoder.encode(self.like).shape[1:])
+        generator = torch.Generator().manual_seed(0)
+        if isinstance(self.encoder, ImageEncoder):
+            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        return torch.randn(shape, generator=generator)
 
     @torch.no_grad()
     def probabilities(self, inputs: Inputs) -> npt.NDArray[np.float32]:
@@ -140,6 +148,7 @@ def _reading(config: RunConfig, like: Inputs) -> Reading:
         data_dir=Path(data.data_dir) if data.data_dir else None,
         on_bad_input="skip" if data.on_bad_input == "skip" else "error",
         cache_dir=Path(data.cache_dir) if data.cache_dir else None,
+        label_required=False,
         like_name=f"the rows of the run ({data.noisy})",
     )
 

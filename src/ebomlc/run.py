@@ -279,7 +279,7 @@ def _announcement(job: Job) -> str:
     if overlap.within and overlap.identifying:
         lines.append(
             f"{overlap.within:,} rows have the same content as another, {overlap.disagreeing:,} of them under "
-            f"different labels"
+            f"different labels; {overlap.trusted:,} trusted rows have the content of a noisy one"
         )
     return "\n".join(lines)
 

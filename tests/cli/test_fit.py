@@ -39,6 +39,17 @@ FILES = {
     "other_class.csv": "id,x,y,label\na,1,2,p\nb,1,2,r\n",
     "other_columns.csv": "id,x,label\na,1,p\n",
     "words.csv": "id,x,y,label\na,1,2,p\nb,few,2,q\n",
+    "unchecked.csv": "id,x,y,label,seen\n" + "".join(f"n{k},{k},{k % 7},{'pq'[k % 2]},\n" for k in range(40)),
+    "twice.csv": "id,x,y,label\nt1,1,2,p\nt2,2,3,q\nt1,1,2,q\n",
+    "spelt.csv": "id,x,y,label\n" + "".join(f"n{k},{k},{k % 7},{'pqP'[k % 3]}\n" for k in range(40)),
+    "paper.pdf": b"%PDF-1.7",
+    "broken.jsonl": '{"id": "a", "x": 1, "label": "p"}\n{"id": "b", \n',
+    "broken.parquet": b"PAR1 and nothing more",
+    "alone.npy": b"\x93NUMPY",
+    "photos/p/1.png": b"%PDF-1.7",
+    "photos/q/1.png": b"%PDF-1.7",
+    "photos.csv": "id,label\np/1.png,p\nq/1.png,q\n",
+    "paths.csv": "id,path,label\na,gone.png,p\nb,gone2.png,q\n",
     "broken.toml": "a = = b",
     "unknown.toml": "[training]\nepohcs = 3\n",
     "file": "not a folder",
@@ -49,6 +60,7 @@ FILES = {
 def folder(tmp_path, monkeypatch) -> Path:
     """A working folder with the files above."""
     for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "nothing").mkdir()
@@ -219,8 +231,8 @@ BAD = {
     "empty file": (["empty.csv", *TRUSTED], "empty.csv: the file is empty"),
     "header only": (["header.csv", *TRUSTED], "header.csv: a header but no rows"),
     "image": (["image.csv", *TRUSTED], "image.csv: line 1 is not text in UTF-8; if this is a table, save it again"),
-    "folder": (["nothing", *TRUSTED], "nothing: this is a folder"),
-    "folder named like a file": (["folder.csv", *TRUSTED], "folder.csv: this is a folder"),
+    "folder": (["nothing", *TRUSTED], "nothing: no image in this folder; one sub-folder for each class is needed"),
+    "folder named like a file": (["folder.csv", *TRUSTED], "folder.csv: no image in this folder"),
     "NUL bytes": (["nul.csv", *TRUSTED], "nul.csv: line 2 holds NUL bytes"),
     "encoding": (["latin.csv", *TRUSTED], "latin.csv: line 2 is not text in UTF-8"),
     "longer row": (["longer.csv", *TRUSTED], "longer.csv: row 3 (the header is row 1) has 5 cells"),
@@ -234,7 +246,7 @@ BAD = {
     "one row drawn": (["digits", "--n-trusted", "1"], "no class has two trusted rows (1 in all)"),
     "too many drawn": (["digits", "--n-trusted", "1347"], "but only 1347 rows have a known right label"),
     "one trusted row a class": (["noisy.csv", "--trusted", "one_each.csv"], "one_each.csv: no class has two trusted"),
-    "repeated ids": (["repeated.csv", *TRUSTED], "repeated.csv: id 'a' is repeated in rows 2, 4"),
+    "repeated ids": (["repeated.csv", *TRUSTED], "repeated.csv: id 'a' is repeated in rows 2, 4 (the header"),
     "empty label": (["unlabelled.csv", *TRUSTED], "unlabelled.csv: the label in row 3 (the header is row 1) is empty"),
     "method": (["noisy.csv", *TRUSTED, "--method", "ebmlc"], "unknown method 'ebmlc': did you mean 'ebomlc'?"),
     "model": (["noisy.csv", *TRUSTED, "--model", "resnet21"], "unknown model 'resnet21': did you mean 'resnet20'?"),
@@ -245,7 +257,33 @@ BAD = {
     "no epoch": (["noisy.csv", *TRUSTED, "--epochs", "0"], "--epochs is 0"),
     "seed": (["noisy.csv", *TRUSTED, "--seed=-1"], "--seed is -1"),
     "two kinds of trusted rows": (["noisy.csv", *TRUSTED, "--n-trusted", "5"], "exclude each other"),
-    "two kinds of inputs": (["noisy.csv", *TRUSTED, "--text", "x", "--features", "y"], "exclude each other"),
+    "two kinds of inputs": (
+        ["noisy.csv", *TRUSTED, "--text", "x", "--image", "y"],
+        "--image excludes --text and --features",
+    ),
+    "column twice": (["noisy.csv", *TRUSTED, "--features", "x", "--features", "x"], "column 'x' is named twice"),
+    "checked and drawn": (["noisy.csv", "--checked", "y", "--n-trusted", "5"], "--checked and --n-trusted exclude"),
+    "missing checked column": (["noisy.csv", "--checked", "z"], "noisy.csv: unknown column 'z'"),
+    "nothing checked": (["unchecked.csv", "--checked", "seen"], "column 'seen' is empty in every row: check some rows"),
+    "checked is the label": (["noisy.csv", "--checked", "label"], "--checked and --label both name column 'label'"),
+    "contradicting checks": (
+        ["noisy.csv", "--trusted", "twice.csv"],
+        "twice.csv: id 't1' was checked twice and got 'p' in row 2",
+    ),
+    "spelling": (["spelt.csv", *TRUSTED], "labels differ only by case or blanks ('p', 'P'): are they the same?"),
+    "overlap": (["noisy.csv", *TRUSTED, "--test", "noisy.csv"], "40 test rows also occur in the training rows"),
+    "an empty column": (["noisy.csv", *TRUSTED, "--features", "empty"], "noisy.csv: unknown column 'empty'"),
+    "a column without content": (["unchecked.csv", *TRUSTED, "--features", "seen"], "column 'seen' cannot be used: empty in every row"),
+    "not a table": (["paper.pdf", *TRUSTED], "paper.pdf: this kind of file cannot be read"),
+    "broken lines": (["broken.jsonl", *TRUSTED], "broken.jsonl: line 2"),
+    "no Parquet": (["broken.parquet", *TRUSTED], "broken.parquet: "),
+    "embeddings without a table": (["alone.npy", *TRUSTED], "alone.npy: no table beside it says what its rows are"),
+    "PDF among images": (["photos", "--trusted", "photos.csv"], "is a PDF document, not an image"),
+    "missing images": (["paths.csv", "--image", "path", "--trusted", "photos.csv"], "paths.csv"),
+    "image column of a folder": (["photos", "--trusted", "photos.csv", "--on-bad-input", "skp"], "did you mean 'skip'?"),
+    "encoder": (["noisy.csv", *TRUSTED, "--encoder", "efficientnet"], "unknown encoder 'efficientnet'"),
+    "encoder of another kind": (["noisy.csv", *TRUSTED, "--encoder", "pixels"], "does not read table"),
+    "image size": (["noisy.csv", *TRUSTED, "--image-size", "4"], "--image-size is 4: must be from 8 to 1024 pixels"),
     "missing configuration": (["noisy.csv", "--config", "c.toml"], "c.toml: cannot be read: No such file"),
     "broken configuration": (["noisy.csv", "--config", "broken.toml"], "broken.toml: not a TOML file"),
     "unknown key": (["noisy.csv", "--config", "unknown.toml"], "[training] of unknown.toml: unknown key 'epohcs'"),
@@ -257,7 +295,7 @@ BAD = {
     ),
     "test column": (["noisy.csv", *TRUSTED, "--test", "other_columns.csv"], "other_columns.csv: unknown column 'y'"),
     "trusted column": (["noisy.csv", "--trusted", "other_columns.csv"], "other_columns.csv: unknown column 'y'"),
-    "words for numbers": (["noisy.csv", "--trusted", "words.csv"], "words.csv: 'few' in column 'x', row 3"),
+    "words for numbers": (["noisy.csv", "--trusted", "words.csv"], "words.csv: column 'x' holds numbers in noisy.csv, but 'few' stands in row 3"),
     "image model on numbers": (["noisy.csv", *TRUSTED, "--model", "cnn"], "model 'cnn' needs images"),
     "image model on text": (
         ["texts.csv", "--trusted", "texts2.csv", "--text", "text", "--model", "resnet20"],
@@ -381,6 +419,8 @@ def test_help_names_every_option(ebomlc, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, printed, _ = ebomlc("fit", "--help")
     assert code == 0
+    for option in ("--checked", "--image", "--encoder", "--on-bad-input", "--normalise-labels", "--balance"):
+        assert option in printed
     for option in ("--trusted", "--n-trusted", "--test", "--truth", "--id", "--label", "--text", "--features"):
         assert option in printed
     for option in ("--noise", "--method", "--model", "--epochs", "--seed", "--data-dir", "--config", "--overwrite"):

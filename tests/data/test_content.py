@@ -40,14 +40,22 @@ def test_an_empty_cell_is_like_an_empty_cell_and_unlike_nought():
 def test_overlap_counts_each_row_that_has_a_twin():
     training = row_digests(as_kind("images", [0, 1, 0, 2, 3, 0, 3]))
     labels = np.array([5, 1, 5, 1, 1, 5, 2])
-    overlap = count_overlap(training, labels, row_digests(as_kind("images", [3, 9, 3, 8])), "images")
-    assert (overlap.within, overlap.disagreeing, overlap.test) == (5, 2, 2)
+    is_trusted = np.array([0, 1, 1, 0, 0, 0, 1], bool)
+    overlap = count_overlap(training, labels, is_trusted, row_digests(as_kind("images", [3, 9, 3, 8])), "images")
+    assert (overlap.within, overlap.disagreeing, overlap.trusted, overlap.test) == (5, 2, 2, 2)
     assert overlap.identifying
 
 
 def test_equal_rows_mean_nothing_in_a_table_where_they_are_common():
     few = table_of_numbers(np.arange(40)[:, None] % 4, ("x",))
     many = table_of_numbers(np.arange(40)[:, None], ("x",))
-    labels = np.zeros(40, np.int64)
-    assert not count_overlap(row_digests(few), labels, None, "table").identifying
-    assert count_overlap(row_digests(many), labels, None, "table").identifying
+    labels, nobody = np.zeros(40, np.int64), np.zeros(40, bool)
+    assert not count_overlap(row_digests(few), labels, nobody, None, "table").identifying
+    assert count_overlap(row_digests(many), labels, nobody, None, "table").identifying
+
+
+def test_copies_between_noisy_and_trusted_rows_are_copies():
+    twice = table_of_numbers(np.arange(40)[:, None] % 20, ("x",))
+    half = np.arange(40) < 20
+    overlap = count_overlap(row_digests(twice), np.zeros(40, np.int64), half, None, "table")
+    assert (overlap.identifying, overlap.trusted) == (True, 20)

@@ -74,7 +74,7 @@ def test_a_head_without_bias_will_do():
     bare = MainModel(copy.deepcopy(problem.start.body), 7, 3)
     bare.head = nn.Linear(7, 3, bias=False)
     problem.setup = replace(problem.setup, make_model=lambda: copy.deepcopy(bare).double())
-    method = create("mlc-head", problem)
+    method = create("mlc-head", problem, rho=1.0)
     noisy, trusted = problem.batches(0)
     expected = head_by_double_backward(method, noisy, trusted, 3.0, 1.0)
     method.step(noisy, trusted, StepContext(0.3, 0.0))

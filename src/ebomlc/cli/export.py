@@ -22,6 +22,16 @@ def export(
     """Export the classifier of a run."""
     if to not in FORMATS:
         raise unknown_name("format", to, FORMATS)
-    from ebomlc.prediction import export_classifier
+    from ebomlc.data.output import check_output
+    from ebomlc.models.onnx import export_onnx
+    from ebomlc.prediction import load_classifier
 
-    typer.echo(export_classifier(run, out, overwrite=overwrite))
+    check_output(out, overwrite, suffixes=(".onnx",))
+    classifier = load_classifier(run, device="cpu")
+    example = classifier.example()
+    export_onnx(classifier.model, example, out, classifier.class_names)
+    size = " x ".join(map(str, example.shape[1:]))
+    typer.echo(
+        f"written to {out}: from inputs [rows, {size}], {example.dtype}, to probabilities "
+        f"[rows, {len(classifier.class_names):,}]"
+    )

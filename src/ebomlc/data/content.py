@@ -41,6 +41,8 @@ class Overlap:
         Training rows whose content occurs in another training row as well.
     disagreeing : int
         Those of them whose twins do not all carry the same label.
+    trusted : int
+        Trusted rows whose content occurs among the noisy rows: the same thing under another id?
     test : int
         Test rows whose content occurs among the training rows.
     identifying : bool
@@ -49,11 +51,18 @@ class Overlap:
 
     within: int
     disagreeing: int
+    trusted: int
     test: int
     identifying: bool
 
 
-def count_overlap(training: Digests, labels: npt.NDArray[np.int64], test: Digests | None, kind: str) -> Overlap:
+def count_overlap(
+    training: Digests,
+    labels: npt.NDArray[np.int64],
+    is_trusted: npt.NDArray[np.bool_],
+    test: Digests | None,
+    kind: str,
+) -> Overlap:
     """Count rows of equal content.
 
     Parameters
@@ -62,6 +71,8 @@ def count_overlap(training: Digests, labels: npt.NDArray[np.int64], test: Digest
         Digests; None where there is no test set.
     labels : int64 array, shape [N]
         Label of each training row: the right one where known, else the given one.
+    is_trusted : bool array, shape [N]
+        Which training rows are trusted.
     kind : str
         See `Inputs`.
     """
@@ -69,10 +80,12 @@ def count_overlap(training: Digests, labels: npt.NDArray[np.int64], test: Digest
     groups = frame.groupby("digest")["label"]
     twins = groups.transform("size") > 1
     disagreeing = twins & (groups.transform("nunique") > 1)
-    within = int(twins.sum())
+    noisy = training[~is_trusted]
+    repeated = pd.Series(noisy).duplicated(keep=False).sum()
     return Overlap(
-        within=within,
+        within=int(twins.sum()),
         disagreeing=int(disagreeing.sum()),
+        trusted=int(np.isin(training[is_trusted], noisy).sum()),
         test=0 if test is None else int(np.isin(test, training).sum()),
-        identifying=kind != "table" or within <= IDENTIFYING * len(training),
+        identifying=kind != "table" or bool(repeated <= IDENTIFYING * len(noisy)),
     )

@@ -285,8 +285,9 @@ def _check_unique(source: Source) -> None:
     first: dict[str, int] = {}
     for row, name in enumerate(source.ids):
         if name in first:
-            where = f"{source.places(first[name])} and in {source.places(row)}"
-            raise InputError(f"{source.name}: id {name!r} stands in {where}; ids must be unique")
+            raise InputError(
+                f"{source.name}: id {name!r} is repeated in {source.places(first[name], row)}; ids must be unique"
+            )
         first[name] = row
 
 
@@ -522,15 +523,17 @@ def _index(rows: _Rows, names: tuple[str, ...], sets: _Sets, config: DataConfig,
         class_names=names,
         split=make_split(right, trusted, fraction, seed),
         test=tested,
-        overlap=_overlap(rows, np.where(right != NO_LABEL, right, given), tested, config),
+        overlap=_overlap(rows, given, right, tested, config),
         skipped=tuple(bad for source in (sets.noisy, sets.trusted, sets.test) if source for bad in source.skipped),
     )
 
 
-def _overlap(rows: _Rows, labels: IntArray, test: TestSet | None, config: DataConfig) -> Overlap:
+def _overlap(rows: _Rows, given: IntArray, right: IntArray, test: TestSet | None, config: DataConfig) -> Overlap:
     """Counts of equal content; test rows of the user's that also train are refused, for their score would flatter."""
-    digests = row_digests(rows.inputs)
-    overlap = count_overlap(digests, labels, None if test is None else row_digests(test.inputs), rows.inputs.kind)
+    is_trusted = right != NO_LABEL
+    labels = np.where(is_trusted, right, given)
+    tested = None if test is None else row_digests(test.inputs)
+    overlap = count_overlap(row_digests(rows.inputs), labels, is_trusted, tested, rows.inputs.kind)
     if config.test is not None and overlap.test and overlap.identifying and not config.allow_overlap:
         raise InputError(
             f"{config.test}: {overlap.test} test rows also occur in the training rows, by content, so their score "

@@ -38,6 +38,7 @@ class Reading:
     largest_image: int = LARGEST_SIZE
     on_bad_input: Literal["error", "skip"] = "error"
     cache_dir: Path | None = None
+    label_required: bool = True
     checked_required: bool = False
     like_name: str = "the noisy set"
     say: Callable[[str], None] | None = None
@@ -66,7 +67,7 @@ class Source:
     inputs : Inputs or None
         Of every row; None for a file that only joins labels to rows of another.
     places : callable
-        From a position to where the row is found, for messages.
+        From positions to where the rows are found, for messages.
     class_names : tuple of str
         In official order for built-in sets, else empty.
     human : mapping of str to int64 array
@@ -86,7 +87,7 @@ class Source:
     provenance: Labels
     weights: FloatArray
     inputs: Inputs | None
-    places: Callable[[int], str]
+    places: Callable[..., str]
     asks_for_checks: bool = False
     class_names: tuple[str, ...] = ()
     human: Mapping[str, IntArray] = field(default_factory=dict)
@@ -111,7 +112,7 @@ class Source:
             provenance=self.provenance[rows],
             weights=self.weights[rows],
             inputs=None if self.inputs is None else self.inputs.take(rows),
-            places=lambda row: self.places(int(rows[row])),
+            places=lambda *chosen: self.places(*(int(rows[row]) for row in chosen)),
         )
 
 
@@ -182,6 +183,7 @@ def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only
     if table.frame.empty:
         raise InputError(f"{table.name}: a header but no rows; at least one row is needed")
     columns = reading.columns
+    _check_columns(table, reading)
     ids, has_ids = _ids(table, columns)
     skipped: tuple[tuple[str, str], ...] = ()
     kept = np.arange(len(ids))
@@ -192,12 +194,18 @@ def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only
             inputs, kept, skipped = _load_images(paths, [str(path) for path in paths], reading, like, table.name)
         else:
             inputs = choose_inputs(table, columns, like, like_name=reading.like_name)
-    if reading.checked_required:
-        _column(table, columns.checked or CHECKED_COLUMN, "name the column of checked labels with --checked")
     source = _with_columns(table, columns, ids, has_ids)
     if len(kept) < len(ids):
         source = source.take(kept)
     return replace(source, inputs=inputs, skipped=skipped)
+
+
+def _check_columns(table: Table, reading: Reading) -> None:
+    columns = reading.columns
+    if reading.label_required and CHECKED_COLUMN not in table.frame.columns:
+        _column(table, columns.label, "name another with --label")
+    if reading.checked_required:
+        _column(table, columns.checked or CHECKED_COLUMN, "name the column of checked labels with --checked")
 
 
 def _joins_only(table: Table, columns: Columns, like: Inputs) -> bool:
@@ -220,7 +228,7 @@ def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) ->
         provenance=_provenance(table),
         weights=_weights(table),
         inputs=None,
-        places=lambda row: table.place(table.frame.index[row]),
+        places=lambda *rows: table.place(*(table.frame.index[row] for row in rows)),
     )
 
 
@@ -345,7 +353,9 @@ def _read_vectors(path: Path, reading: Reading, labels_only: bool) -> Source:
         raise InputError(
             f"{path}: {listed([file.name for file in tables])} lie beside it: which one? remove the others"
         )
-    source = _with_table(read_table(tables[0]), reading.columns)
+    table = read_table(tables[0])
+    _check_columns(table, reading)
+    source = _with_columns(table, reading.columns, *_ids(table, reading.columns))
     if labels_only:
         return source
     vectors = load_vectors(path)
@@ -354,11 +364,6 @@ def _read_vectors(path: Path, reading: Reading, labels_only: bool) -> Source:
             f"{path} has {len(vectors):,} rows, but {tables[0].name} has {len(source):,}: one row for each"
         )
     return replace(source, inputs=Inputs("vectors", vectors))
-
-
-def _with_table(table: Table, columns: Columns) -> Source:
-    ids, has_ids = _ids(table, columns)
-    return _with_columns(table, columns, ids, has_ids)
 
 
 def load_vectors(path: Path) -> npt.NDArray[np.float32]:
@@ -434,7 +439,7 @@ def _bare(name: str, ids: Labels, labels: Labels, inputs: Inputs | None, *, has_
         provenance=nothing,
         weights=np.full(len(ids), np.nan),
         inputs=inputs,
-        places=lambda row: f"row {row + 1}",
+        places=lambda *rows: f"row{'s' * (len(rows) > 1)} {', '.join(str(row + 1) for row in rows)}",
     )
 
 

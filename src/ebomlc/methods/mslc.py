@@ -40,13 +40,14 @@ class MslcSettings:
     hidden : int >= 1
         Width of the two weight networks' hidden layer.
     weight_lr : float > 0
-        Adam's learning rate of the weight networks.
+        Adam's learning rate of the weight networks, which have a third of the steps to learn in: on digits 0.01 was
+        better than 0.001 in each of ten runs.
     """
 
     start: float = 2 / 3
     decay: float = 0.9
     hidden: int = 100
-    weight_lr: float = 1e-3
+    weight_lr: float = 1e-2
 
     def __post_init__(self) -> None:
         """Check ranges."""
