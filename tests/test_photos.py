@@ -65,7 +65,9 @@ def test_photos_in_wrong_folders_are_found(photos, tmp_path, monkeypatch):
         for c in (1e-3, 1e-2, 1e-1)
     )
     found = summary["suggested_label_accuracy"]
-    print(f"right labels: given {summary['given_label_accuracy']:.3f}, logistic regression {alone:.3f}, found {found:.3f}")
+    print(
+        f"right labels: given {summary['given_label_accuracy']:.3f}, logistic regression {alone:.3f}, found {found:.3f}"
+    )
     assert found > alone + 0.02
     assert found > summary["given_label_accuracy"] + 0.05
 

@@ -193,7 +193,11 @@ def test_the_command_says_what_is_wrong(run, tmp_path):
     command = [sys.executable, "-m", "ebomlc", "predict", run.folder, "digits", "--out"]
     taken = tmp_path / "taken.csv"
     taken.write_text("mine")
-    for out, message in ((taken, "already exists"), (tmp_path / "a.xlsx", "--out must end with one of"), (tmp_path, "is a folder")):
+    for out, message in (
+        (taken, "already exists"),
+        (tmp_path / "a.xlsx", "--out must end with one of"),
+        (tmp_path, "is a folder"),
+    ):
         done = subprocess.run([*command, out], capture_output=True, text=True)
         assert done.returncode == 2
         assert message in done.stderr

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ebomlc.config import IMBALANCE, DataConfig, MethodConfig, RunConfig, TrainingConfig, automatic_epochs, to_dict
 from ebomlc.data.augment import random_crop_flip
-from ebomlc.data.encoders import Encoder, ImageEncoder, fit_encoder
+from ebomlc.data.encoders import Encoded, Encoder, ImageEncoder, LazyEncoded, fit_encoder
 from ebomlc.data.frozen import choose_encoder, explain_encoder, fit_frozen, is_at_hand, is_frozen
+from ebomlc.data.inputs import Inputs
 from ebomlc.data.loader import PairedLoader, Rows, StoredRows
 from ebomlc.data.pool import Pool, load_pool
 from ebomlc.data.readers import is_built_in
@@ -26,6 +27,7 @@ from ebomlc.models import (
     InputShape,
     MainModel,
     build_model,
+    check_forward_mode,
     choose_model,
     explain_choice,
     is_image_model,
@@ -45,8 +47,11 @@ FROZEN_DEFAULT, IMAGES_AS_THEY_ARE = "efficientnet-lite0", "pixels"
 
 CROP_PADDING = 4
 IMAGE_WEIGHT_DECAY = 5e-4
-DEVICE_SHARE = 0.5
-"""Rows lie on the GPU where they take no more than this share of its free memory."""
+MEMORY_SHARE = 0.5
+"""Encoded rows are kept in memory, or on the GPU, where they take no more than this share of what is free there."""
+
+ENCODED_ANEW = ("columns", "vectors")
+"""Encoders that are quick enough to encode each batch when it is needed; images lie in a file as they are fed."""
 HEAVIEST_CLASS = 10.0
 """A class counts at most so many times an average row."""
 
@@ -98,7 +103,7 @@ class Job:
     config: RunConfig
     pool: Pool
     encoder: Encoder
-    encoded: npt.NDArray[Any]
+    encoded: Encoded
     precision: Precision
     create: Callable[[], Method]
     method: Method
@@ -134,7 +139,7 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
         raise InputError(f"method {entry.name!r} trains on the right labels of all noisy rows: give --truth FILE")
     own_images = not is_built_in(config.data.noisy)
     encoder_name, encoder = _make_encoder(wanted_encoder, config, pool, own_images=own_images)
-    encoded = encoder.encode(pool.inputs)
+    encoded = _encode(encoder, pool.inputs)
     shape = input_shape(encoder, encoded)
     model_config, make_model = _model_maker(config, given, shape, encoded, pool.n_classes, device)
     if entry.uses_gap:
@@ -145,6 +150,8 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
     training = _decide_training(config, entry, pool, encoded, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
     precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
+    if entry.uses_forward_mode and _is_foreign(config, given):
+        _check_forward_mode(entry, make_model(), probe)
     setup = Setup(
         make_model,
         pool.n_classes,
@@ -212,7 +219,16 @@ def _explain_encoder(config: RunConfig, name: str, pool: Pool, *, own_images: bo
     return explain_encoder(name, pool.inputs, own_images=own_images)
 
 
-def input_shape(encoder: Encoder, encoded: npt.NDArray[Any]) -> InputShape:
+def _encode(encoder: Encoder, inputs: Inputs) -> Encoded:
+    """All rows encoded, where they fit into the memory that is free; else each when it is asked for."""
+    if encoder.name not in ENCODED_ANEW:
+        return encoder.encode(inputs)
+    lazy = LazyEncoded(encoder, inputs)
+    room = available_memory_mb()
+    return lazy if room is not None and lazy.nbytes / 2**20 > MEMORY_SHARE * room else encoder.encode(inputs)
+
+
+def input_shape(encoder: Encoder, encoded: Encoded) -> InputShape:
     """What the main model is fed."""
     if isinstance(encoder, ImageEncoder):
         return InputShape(encoded.shape[1:], tuple(encoder.mean), tuple(encoder.std))
@@ -223,7 +239,7 @@ def _model_maker(
     config: RunConfig,
     given: Given,
     shape: InputShape,
-    encoded: npt.NDArray[Any],
+    encoded: Encoded,
     n_classes: int,
     device: torch.device,
 ) -> tuple[Any, Callable[[], MainModel]]:
@@ -239,6 +255,17 @@ def _model_maker(
         )
     chosen = replace(config.model, name=choose_model(config.model.name, shape))
     return chosen, lambda: place(build_model(chosen, shape, n_classes), device)
+
+
+def _is_foreign(config: RunConfig, given: Given) -> bool:
+    """Whether the main model is one that other people wrote."""
+    return given.module is not None or ":" in config.model.name
+
+
+def _check_forward_mode(entry: Entry, model: MainModel, rows: Batch) -> None:
+    reason = check_forward_mode(model, rows.inputs[:2])
+    if reason is not None:
+        raise InputError(f"method {entry.name!r}: {reason}")
 
 
 def _absolute(data: DataConfig) -> DataConfig:
@@ -265,7 +292,7 @@ def _absolute(data: DataConfig) -> DataConfig:
 
 
 def _decide_training(
-    config: RunConfig, entry: Entry, pool: Pool, encoded: npt.NDArray[Any], steps_per_epoch: int
+    config: RunConfig, entry: Entry, pool: Pool, encoded: Encoded, steps_per_epoch: int
 ) -> TrainingConfig:
     """The training section with what was left to the tool filled in."""
     training = config.training
@@ -309,7 +336,7 @@ def class_weights(pool: Pool) -> Tensor:
 def _make_loader(
     config: RunConfig,
     pool: Pool,
-    encoded: npt.NDArray[Any],
+    encoded: Encoded,
     device: torch.device,
     *,
     needs_truth: bool,
@@ -332,14 +359,10 @@ def _make_loader(
     )
 
 
-def _row_set(
-    pool: Pool, encoded: npt.NDArray[Any], rows: IntArray, device: torch.device, *, truth: bool = False
-) -> Rows:
+def _row_set(pool: Pool, encoded: Encoded, rows: IntArray, device: torch.device, *, truth: bool = False) -> Rows:
     """Some rows: on the device where they fit, else where they are until a batch of them is asked for."""
-    right = torch.as_tensor(pool.truth if truth else pool.right)
-    given, index = torch.as_tensor(pool.given), torch.arange(len(pool.given))
-    stored = StoredRows(Batch(torch.as_tensor(encoded), given, right, index), torch.as_tensor(rows), device)
+    stored = StoredRows(encoded, pool.given, pool.truth if truth else pool.right, rows, device)
     room = available_memory_mb(device.type)
-    if device.type == "cpu" or (room is not None and encoded.nbytes / 2**20 > DEVICE_SHARE * room):
+    if device.type == "cpu" or (room is not None and encoded.nbytes / 2**20 > MEMORY_SHARE * room):
         return stored
     return stored[slice(None)]

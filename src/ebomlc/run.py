@@ -270,8 +270,8 @@ def _announcement(job: Job) -> str:
         f"inputs: {describe_inputs(pool.inputs)}",
         f"encoder {config.encoder.name}: {job.reasons['encoder']}",
         f"model {config.model.name}: {job.reasons['model']}",
-        f"method {config.method.name}, {_count(training.epochs, 'epoch')} of {_count(len(job.loader), 'step')} on {training.device}, "
-        f"{training.precision} ({job.reasons['precision']}), weight decay {training.weight_decay:g}",
+        f"method {config.method.name}, {_count(training.epochs, 'epoch')} of {_count(len(job.loader), 'step')} on "
+        f"{training.device}, {training.precision} ({job.reasons['precision']}), weight decay {training.weight_decay:g}",
     ]
     if training.balance:
         lines.append(f"every class counts alike ({job.reasons['balance']}); --no-balance counts every row alike")

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from ebomlc.data.loader import PairedLoader, in_order
+from ebomlc.data.loader import PairedLoader, StoredRows, in_order
 from ebomlc.records import NO_LABEL, Batch
 
+CPU = torch.device("cpu")
 N_TRUSTED = 97
 
 
@@ -125,3 +126,53 @@ def test_in_order_passes_over_rows_as_they_lie(size):
 def test_in_order_is_without_augmentation():
     loader = make_loader(augment=add_noise)
     assert torch.equal(torch.cat([batch.inputs for batch in in_order(loader.noisy, 64)]), NOISY.inputs)
+
+
+# --- balanced trusted batches -----------------------------------------------------------------------------------------
+
+
+def balanced_loader(counts, size=40):
+    classes = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
+    n = len(classes)
+    rows = Batch(torch.arange(float(n))[:, None], torch.zeros(n, dtype=torch.int64), classes, torch.arange(n))
+    noisy = Batch(*(torch.cat([part] * 20) for part in (rows.inputs, rows.given, rows.right, rows.index)))
+    return PairedLoader(noisy, rows, batch_size=20, trusted_batch_size=size, seed=3, trusted_classes=classes)
+
+
+@pytest.mark.parametrize("size", [40, 41])
+def test_balanced_batches_hold_every_class_alike_and_their_halves_share_no_row(size):
+    counts = torch.zeros(3)
+    for _, trusted in balanced_loader((60, 30, 4), size).epoch(0):
+        assert len(trusted) == size
+        middle = (size + 1) // 2
+        assert not set(trusted.index[:middle].tolist()) & set(trusted.index[middle:].tolist())
+        counts += trusted.right.bincount(minlength=3)
+    shares = counts / counts.sum()
+    assert (shares - 1 / 3).abs().max() < 0.03
+
+
+def test_a_class_with_one_row_is_in_one_half():
+    seen = set()
+    for _, trusted in balanced_loader((60, 1)).epoch(0):
+        halves = [(trusted.right[part] == 1).any().item() for part in (slice(20), slice(20, None))]
+        assert sum(halves) == 1
+        seen.add(halves[0])
+    assert seen == {True, False}, "now the one, now the other"
+
+
+def test_balanced_batches_repeat_with_the_epoch_and_differ_between_epochs():
+    loader = balanced_loader((60, 30, 4))
+    first, again, other = (torch.cat([t.index for _, t in loader.epoch(epoch)]) for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_stored_rows_give_what_rows_in_memory_give():
+    stored = StoredRows(
+        NOISY.inputs.numpy(), NOISY.given.numpy(), NOISY.right.numpy(), np.arange(0, len(NOISY), 2), CPU
+    )
+    chosen = torch.tensor([5, 0, 3])
+    batch, expected = stored[chosen], NOISY[2 * chosen]
+    for name in ("inputs", "given", "right", "index"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name))
+    assert len(stored[slice(None)]) == len(stored) == (len(NOISY) + 1) // 2

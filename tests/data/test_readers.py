@@ -125,7 +125,9 @@ def vectors(tmp_path):
     """Digits as embeddings, with their table beside them."""
     images, right = load_digits(return_X_y=True)
 
-    def write_vectors(array=images[:30].astype(np.float32), n=30, suffix="csv"):
+    vectors = images[:30].astype(np.float32)
+
+    def write_vectors(array=vectors, n=30, suffix="csv"):
         np.save(tmp_path / "rows.npy", array)
         frame = pd.DataFrame({"id": [f"r{k}" for k in range(n)], "label": right[:n].astype(str)})
         frame.to_csv(tmp_path / f"rows.{suffix}", index=False, sep="\t" if suffix == "tsv" else ",")

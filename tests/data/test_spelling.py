@@ -38,3 +38,19 @@ def test_between_equals_the_first_of_the_alphabet_wins_whatever_the_order():
 
 def test_they_stay_apart_where_that_is_wanted():
     assert choose_spelling([column("Cat", "cat")], False) is None
+
+
+def test_whole_numbers_that_pandas_wrote_with_a_fraction_are_what_they_were():
+    labels, checked = column("3", "10", "-1"), column(None, "3.0", "-1.0", "4.0")
+    assert choose_spelling([labels, checked], None) == {"3.0": "3", "-1.0": "-1", "4.0": "4"}
+    assert choose_spelling([labels, checked], False) == {"3.0": "3", "-1.0": "-1", "4.0": "4"}
+
+
+@pytest.mark.parametrize("other", [("3", "3.0"), ("3.0", "10.0"), ("3", "2.5", "10.0")])
+def test_fractions_that_mean_something_stay(other):
+    assert choose_spelling([column(*other), column("3.0", "10.0")], None) is None
+
+
+def test_both_kinds_of_spelling_at_once():
+    chosen = choose_spelling([column("A", "a", "a", "3"), column("3.0", "1.0")], True)
+    assert chosen == {"A": "a", "a": "a", "3.0": "3", "1.0": "1"}

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ebomlc.run import Run
 
 METHOD_HELP = (
-    "ebomlc (default); mlc, mlc-barrier, ebomlc-literal: other label correction; glc: transition matrix; "
-    "ce: labels as they are; trusted-only; oracle: right labels (needs --truth)."
+    "ebomlc (default); mlc, mlc-head, mlc-barrier, mslc, emlc, ebomlc-literal: other label correction; glc, forward, "
+    "bayes: transition matrix; l2rw, mw-net: weights of rows; gce: robust loss; ce: labels as they are; finetune; "
+    "trusted-only; oracle: right labels (needs --truth)."
 )
 MODEL_HELP = (
     "auto (default): mlp for numbers, text and frozen features, cnn for grey, resnet20 for colour images; or mlp, cnn, "

@@ -26,7 +26,7 @@ def row_digests(inputs: Inputs) -> Digests:
         64 bits: among two million rows, two different ones share a digest once in ten million sets.
     """
     if inputs.kind == "table":
-        return pd.util.hash_pandas_object(inputs.values, index=False, categorize=True).to_numpy(np.uint64)
+        return pd.util.hash_pandas_object(inputs.values, index=False, categorize=True).to_numpy().astype(np.uint64)
     digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in inputs.values]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

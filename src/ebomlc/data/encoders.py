@@ -21,6 +21,7 @@ from sklearn.utils import resample
 from ebomlc.data.columns import ONE_HOT_VALUES
 from ebomlc.data.inputs import Inputs, Role, no_rows
 from ebomlc.errors import InputError, unknown_name
+from ebomlc.records import IntArray
 
 Array = npt.NDArray[Any]
 
@@ -487,6 +488,49 @@ def _as_numbers(
     """Columns of numbers, then those of categories that are coded by rank."""
     numbers = [inputs.values[name].to_numpy(np.float64) for name, role in roles.items() if role == "number"]
     return numbers + [part.ranks(inputs.values[name]) for name, part in categories.items() if not part.is_one_hot]
+
+
+@dataclass(frozen=True)
+class LazyEncoded:
+    """Encoded rows that are made when they are asked for, for sets that would not fit into memory once encoded.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        Fitted.
+    inputs : Inputs
+        Of every row.
+    """
+
+    encoder: Encoder
+    inputs: Inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, rows: slice | IntArray) -> Array:
+        """Some rows encoded, by a slice or by their positions."""
+        chosen = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        return self.encoder.encode(self.inputs.take(chosen))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the array of all of them."""
+        return (len(self), *self[:1].shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """As of that array."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """As of that array."""
+        return int(np.prod(self.shape)) * self[:1].itemsize
+
+
+Encoded = npt.NDArray[Any] | LazyEncoded
+"""Encoded inputs of all rows [N, ...]: an array, or what can be asked for its rows."""
 
 
 # --- storing ----------------------------------------------------------------------------------------------------------

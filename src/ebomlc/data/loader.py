@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ebomlc.records import Batch
+from ebomlc.records import Batch, IntArray
 from ebomlc.seeding import torch_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -27,31 +28,43 @@ class Rows(Protocol):
         ...
 
 
+class Stored(Protocol):
+    """Encoded inputs of every row [N, ...]: in memory, in a file that is mapped into it, or made when asked for."""
+
+    def __getitem__(self, rows: IntArray, /) -> npt.NDArray[Any]:
+        """Some rows, by their positions."""
+        ...
+
+
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows whose inputs stay where they are, in main memory or in a file that is mapped into it, until they are needed.
+    """Rows whose inputs stay where they are until they are needed.
 
     Attributes
     ----------
-    pool : Batch
-        Rows of every set, on the CPU.
-    positions : Tensor of int64, shape [n]
-        Which of them are in this set, on the CPU.
+    inputs : Stored
+        Encoded inputs of the pool [N, ...].
+    given, right : int64 arrays, shape [N]
+        Labels of the pool.
+    positions : int64 array, shape [n]
+        Which of its rows are in this set.
     device : torch.device
         Where batches are put.
     """
 
-    pool: Batch
-    positions: Tensor
+    inputs: Stored
+    given: IntArray
+    right: IntArray
+    positions: IntArray
     device: torch.device
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
-        chosen = self.positions[rows if isinstance(rows, slice) else rows.cpu()]
-        batch = self.pool[chosen]
-        return Batch(*(part.to(self.device) for part in (batch.inputs, batch.given, batch.right, batch.index)))
+        chosen = self.positions[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        parts = (self.inputs[chosen], self.given[chosen], self.right[chosen], chosen)
+        return Batch(*(torch.as_tensor(part).to(self.device) for part in parts))
 
 
 class PairedLoader:
@@ -152,7 +165,8 @@ def balanced_halves(classes: Tensor, rows: Tensor, size: int, generator: torch.G
     by_class = classes.argsort(stable=True)
     half_of = torch.empty_like(by_class)
     # in the order of their classes, rows go to the halves in turn: each class is split as evenly as can be
-    half_of[by_class] = torch.arange(len(by_class)) % 2
+    begin = torch.randint(2, (1,), generator=generator)
+    half_of[by_class] = (torch.arange(len(by_class)) + begin) % 2
     parts = []
     for half, n in ((0, (size + 1) // 2), (1, size // 2)):
         members = (half_of == half).nonzero()[:, 0]

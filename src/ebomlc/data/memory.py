@@ -142,9 +142,7 @@ def _images(inputs: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3):
-        raise InputError(
-            f"images have shape {array.shape}: [N, H, W], [N, H, W, C], [N, C, H, W] with 1 or 3 channels"
-        )
+        raise InputError(f"images have shape {array.shape}: [N, H, W], [N, H, W, C], [N, C, H, W] with 1 or 3 channels")
     return np.ascontiguousarray(array)
 
 

@@ -309,7 +309,7 @@ def _one_spelling(sets: _Sets, wanted: bool | None) -> _Sets:
 
 def _respelt(source: Source, spelling: Spelling) -> Source:
     def mapped(labels: Labels) -> Labels:
-        return np.array([spelling.get(label, label) for label in labels], dtype=object)
+        return np.array([label if label is None else spelling.get(label, label) for label in labels], dtype=object)
 
     return replace(source, labels=mapped(source.labels), checked=mapped(source.checked), given=mapped(source.given))
 
@@ -339,7 +339,7 @@ def _noisy_rows(sets: _Sets, config: DataConfig, seed: int) -> _Rows:
 
 
 def _empty(labels: Labels) -> npt.NDArray[np.bool_]:
-    return np.equal(labels, None).astype(bool)
+    return np.array([label is None for label in labels], dtype=bool)
 
 
 def _check_labelled(source: Source, labels: Labels, right: Labels) -> None:

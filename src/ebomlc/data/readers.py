@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ebomlc.data.columns import Columns, choose_inputs
 from ebomlc.data.images import LARGEST_SIZE, choose_image_size, list_image_folder, load_images, resolve_image_paths
 from ebomlc.data.inputs import Inputs, table_of_numbers
-from ebomlc.data.memory import Arrays, arrays_from_object, frame_from_huggingface, is_table
+from ebomlc.data.memory import CheckedArrays, arrays_from_object, frame_from_huggingface, is_table
 from ebomlc.data.official import OfficialSet, load_cifar10, load_cifar100, load_digits_set, load_fashion_mnist
 from ebomlc.data.tables import TABLE_SUFFIXES, Table, as_strings, read_table, table_from_frame
 from ebomlc.errors import DataWarning, InputError, listed, nearest_name, unknown_name
@@ -216,7 +216,8 @@ def _joins_only(table: Table, columns: Columns, like: Inputs) -> bool:
 
 def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) -> Source:
     """Everything but the inputs."""
-    checked = columns.checked if columns.checked in table.frame.columns else CHECKED_COLUMN
+    named = columns.checked or CHECKED_COLUMN
+    checked = named if named in table.frame.columns else CHECKED_COLUMN
     return Source(
         name=table.name,
         ids=ids,
@@ -228,7 +229,7 @@ def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) ->
         provenance=_provenance(table),
         weights=_weights(table),
         inputs=None,
-        places=lambda *rows: table.place(*(table.frame.index[row] for row in rows)),
+        places=lambda *rows: table.place(*table.frame.index[list(rows)].tolist()),
     )
 
 
@@ -409,7 +410,7 @@ def _read_object(data: Any, reading: Reading, like: Inputs | None, labels_only: 
     return replace(source, given=arrays.given)
 
 
-def _inputs_of(arrays: Arrays) -> Inputs:
+def _inputs_of(arrays: CheckedArrays) -> Inputs:
     if arrays.kind == "images":
         return Inputs("images", arrays.inputs)
     if arrays.kind == "embeddings":
@@ -455,7 +456,9 @@ BUILT_IN: dict[str, Callable[[Path | None], OfficialSet]] = {
 
 def _required(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
-        raise InputError(f"{name} needs --data-dir DIR, the folder of its files; get them with `ebomlc data {name} --data-dir DIR`")
+        raise InputError(
+            f"{name} needs --data-dir DIR, the folder of its files; get them with `ebomlc data {name} --data-dir DIR`"
+        )
     return data_dir
 
 

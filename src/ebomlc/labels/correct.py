@@ -10,12 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ebomlc.data.encoders import Encoded
 from ebomlc.methods import Method
 from ebomlc.records import NO_LABEL, FloatArray, IntArray, LabelTable
 
 CORRECTION_BATCH = 1000
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class _Columns:
 @torch.no_grad()
 def correct(
     method: Method,
-    inputs: Array,
+    inputs: Encoded,
     given: IntArray,
     right: IntArray,
     ids: npt.NDArray[np.object_],
@@ -44,7 +43,7 @@ def correct(
     ----------
     method : Method
         Trained.
-    inputs : array, shape [N, ...]
+    inputs : Encoded, shape [N, ...]
         Encoded inputs.
     given, right : int64 arrays, shape [N]
         Given labels, and the right labels of trusted rows; `NO_LABEL` where there is none. A trusted row keeps its

@@ -154,6 +154,8 @@ class Entry:
         From settings and `Setup` to the method.
     uses_gap : bool
         Takes differences of gradients at nearby weights, which need float32.
+    uses_forward_mode : bool
+        Differentiates the main model in forward mode, which not every layer of other people's networks can.
     needs_truth : bool
         Reads the right labels of noisy rows (only `oracle`).
     min_epochs : int
@@ -165,6 +167,7 @@ class Entry:
     settings: type[Any]
     create: Callable[[Any, Setup], Method]
     uses_gap: bool = False
+    uses_forward_mode: bool = False
     needs_truth: bool = False
     min_epochs: int = 1
 

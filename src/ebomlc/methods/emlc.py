@@ -167,5 +167,6 @@ register(
         "enhanced meta label correction: a teacher with its own backbone and a gate that keeps labels",
         EmlcSettings,
         Emlc,
+        uses_forward_mode=True,
     )
 )

@@ -219,7 +219,15 @@ class MlcBarrier:
         load_module_state({"corrector": self.corrector.network}, state)
 
 
-register(Entry("mlc", "meta label correction: exact one-step hypergradient, in forward mode", MlcSettings, Mlc))
+register(
+    Entry(
+        "mlc",
+        "meta label correction: exact one-step hypergradient, in forward mode",
+        MlcSettings,
+        Mlc,
+        uses_forward_mode=True,
+    )
+)
 register(
     Entry(
         "mlc-barrier",

@@ -239,6 +239,7 @@ register(
         "learning to reweight: noisy rows weigh as much as they lower the upper loss",
         L2rwSettings,
         L2rw,
+        uses_forward_mode=True,
     )
 )
 register(
@@ -247,5 +248,6 @@ register(
         "Meta-Weight-Net: a small network weighs noisy rows by their loss, exact hypergradient",
         MwNetSettings,
         MwNet,
+        uses_forward_mode=True,
     )
 )
