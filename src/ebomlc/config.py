@@ -36,6 +36,9 @@ class DataConfig:
         Instead of `trusted`, or beside it: the column of `noisy` that holds the right label where somebody looked.
     n_trusted : int, optional
         Instead of `trusted`: draw this many rows of `noisy`, whose right labels are known, as the trusted set.
+    n_noisy : int, optional
+        Keep only so many of the noisy rows, drawn at random once the trusted ones are known; a smaller number keeps
+        some of the rows that a larger one keeps.
     pairs : bool
         The rows drawn by `n_trusted` keep the label they were given; the papers hide it.
     test, truth : str, optional
@@ -69,6 +72,7 @@ class DataConfig:
     trusted: str | None = None
     checked: str | None = None
     n_trusted: int | None = None
+    n_noisy: int | None = None
     pairs: bool = False
     test: str | None = None
     truth: str | None = None
@@ -97,6 +101,9 @@ class DataConfig:
         _require(
             self.n_trusted is None or self.n_trusted >= 1,
             f"--n-trusted is {self.n_trusted}: without trusted rows nothing can be corrected; give at least 2",
+        )
+        _require(
+            self.n_noisy is None or self.n_noisy >= 2, f"--n-noisy is {self.n_noisy}: keep at least 2 of the noisy rows"
         )
         self._check_columns()
         if self.on_bad_input not in ("error", "skip"):

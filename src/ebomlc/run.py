@@ -21,7 +21,7 @@ from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
 from ebomlc.labels.correct import correct
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
-from ebomlc.labels.trust import rate_interval
+from ebomlc.labels.trust import estimate_noise
 from ebomlc.preparation import Given, Job, Say, prepare
 from ebomlc.records import IntArray, LabelTable
 from ebomlc.run_folder import CONFIG, ENCODER, LABELS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, check_folder, new_run
@@ -58,6 +58,7 @@ def fit(
     trusted: Any = None,  # noqa: ANN401
     checked: str | None = None,
     n_trusted: int | None = None,
+    n_noisy: int | None = None,
     pairs: bool | None = None,
     test: Any = None,  # noqa: ANN401
     truth: Any = None,  # noqa: ANN401
@@ -106,6 +107,8 @@ def fit(
         Instead: the column of `noisy` that holds the right label where somebody looked.
     n_trusted : int, optional
         Instead: draw this many rows of `noisy`, whose right labels are known.
+    n_noisy : int, optional
+        Keep only so many of the noisy rows, drawn at random.
     pairs : bool, optional
         The drawn rows keep the label they were given.
     test, truth : str, Path or rows, optional
@@ -171,6 +174,7 @@ def fit(
             **{name: _name(data) for name, data in sets.items()},
             "checked": checked,
             "n_trusted": n_trusted,
+            "n_noisy": n_noisy,
             "pairs": pairs,
             "id": id,
             "label": label,
@@ -298,17 +302,12 @@ def _noise_line(job: Job) -> str:
 
 
 def _noise_estimate(job: Job) -> dict[str, Any] | None:
-    """Noise rate from the trusted rows that carry both labels, with its interval.
-
-    Rows that were drawn class by class are left to `ebomlc.labels.trust.weighted_rate_interval`.
-    """
+    """What the checked rows say of the noise rate, for the summary."""
     pool = job.pool
-    rows = pool.random_pairs
-    if not len(rows):
+    found = estimate_noise(pool.given, pool.right, pool.provenance, pool.weights)
+    if found is None:
         return None
-    interval = rate_interval(int((pool.given[rows] != pool.right[rows]).sum()), len(rows))
-    is_random = bool((pool.provenance[rows] == "random").all())
-    return {"n": len(rows), **asdict(interval), "random": is_random}
+    return {"n": found.n, **asdict(found.interval), "random": found.is_random, "stratified": found.is_stratified}
 
 
 def _save_inputs(job: Job, folder: Path) -> None:
@@ -392,6 +391,7 @@ def _describe(job: Job, training: Training) -> dict[str, Any]:
         "skipped": [{"name": name, "reason": reason} for name, reason in pool.skipped],
         "epochs": training.epochs,
         "steps": training.steps,
+        "training_seconds": round(training.seconds, 3),
         "chosen_epoch": training.chosen.epoch,
         "diverged": None if training.divergence is None else str(training.divergence),
         "device": str(job.heldout.inputs.device),

@@ -205,7 +205,7 @@ def test_one_real_table_is_the_same_pool_as_two(name, request):
     for part in ("given", "right"):
         np.testing.assert_array_equal(getattr(one, part)[order], getattr(two, part))
     assert one.inputs.take(np.array(order)).values.equals(two.inputs.values)
-    assert len(one.random_pairs) == len(one.checked) == len(two.checked)
+    assert len(one.checked) == len(two.checked)
 
 
 ONE = "id,x,label,checked_label\na,1,p,\nb,2,q,p\nc,3,q,q\nd,4,p,\ne,5,p,p\nf,6,,q\ng,7,q,\n"
@@ -217,7 +217,6 @@ def test_a_column_of_checked_labels_is_found_by_itself(files):
     assert names(found, found.right) == names(named, named.right) == [None, "p", "q", None, "p", "q", None]
     assert names(found, found.given) == ["p", "q", "q", "p", "p", None, "q"]
     assert found.provenance.tolist() == [None, "unknown", "unknown", None, "unknown", "unknown", None]
-    assert found.random_pairs.tolist() == [1, 2, 4]
 
 
 def test_ids_and_labels_are_enough_for_rows_that_are_there(files):
@@ -243,7 +242,6 @@ def test_a_sample_that_came_back_checked_brings_its_provenance(files):
     assert names(pool, pool.given[[row["b"]]]) == ["q"]
     assert pool.provenance[[row[name] for name in "abed"]].tolist() == ["suspect", "random", "random", None]
     assert pool.weights[row["b"]] == 2
-    assert sorted(pool.ids[pool.random_pairs]) == ["b", "e"]
 
 
 def test_a_sample_that_nobody_filled_in_is_no_trusted_set(files):
@@ -432,3 +430,32 @@ def test_labels_spelt_differently_in_both_sets_are_refused(tmp_path):
     (tmp_path / "t.csv").write_text("id,x,label\n" + rows.replace("n", "t").replace("a", "x").replace("b", "y"))
     with pytest.raises(InputError, match="spelt alike"):
         load_pool(DataConfig(noisy=str(tmp_path / "n.csv"), trusted=str(tmp_path / "t.csv")), 0)
+
+
+# --- some of the noisy rows -------------------------------------------------------------------------------------------
+
+
+def test_some_noisy_rows_are_kept_and_all_trusted_ones():
+    options = {"noise": "flip:0.4", "n_trusted": 100, "seed": 3}
+    whole, some, fewer = (load({"noisy": "digits"}, n_noisy=n, **options) for n in (None, 300, 200))
+    assert [len(pool.split.noisy) for pool in (whole, some, fewer)] == [1247, 300, 200]
+    assert set(fewer.ids) < set(some.ids) < set(whole.ids)
+    rows = np.array([list(whole.ids).index(row) for row in some.ids])
+    assert (np.diff(rows) > 0).all(), "rows keep their order"
+    for column in ("given", "right", "truth", "provenance"):
+        np.testing.assert_array_equal(getattr(some, column), getattr(whole, column)[rows])
+    np.testing.assert_array_equal(some.inputs.numbers(), whole.inputs.numbers()[rows])
+    np.testing.assert_array_equal(some.ids[some.checked], whole.ids[whole.checked])
+
+
+def test_another_seed_keeps_other_rows(files):
+    rows = "".join(f"n{k},{k},{'pq'[k % 2]}\n" for k in range(40))
+    paths = files(noisy="id,x,label\n" + rows, trusted="id,x,label\nt1,1,p\nt2,2,p\nt3,3,q\n")
+    kept = [set(load(paths, seed, n_noisy=10).ids) for seed in (0, 1)]
+    assert kept[0] != kept[1]
+    assert all({"t1", "t2", "t3"} < ids and len(ids) == 13 for ids in kept)
+
+
+def test_no_more_noisy_rows_than_there_are(files):
+    assert "--n-noisy is 6, but there are only 5 noisy rows" in refusal(files(), n_noisy=6)
+    assert "--n-noisy is 1" in refusal(files(), n_noisy=1)

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, hypergeom
+from sklearn.datasets import load_digits
 
 from ebomlc.data.sampling import allocate
 from ebomlc.labels.trust import (
     Interval,
     effective_rows,
+    estimate_noise,
     expected_half_width,
     rate_interval,
     rows_needed,
@@ -293,3 +295,77 @@ def test_neither_torch_nor_pandas_is_needed():
     code = "import sys, ebomlc.labels.trust; assert not {'torch', 'pandas'} & set(sys.modules), 'imported'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- of a whole set ---------------------------------------------------------------------------------------------------
+
+
+def labels_of_a_set():
+    """Digits of which every tenth given label is wrong, in class 3 every second; nobody has looked at any."""
+    right = load_digits().target.astype(np.int64)
+    given = right.copy()
+    wrong = (np.arange(len(right)) % 10 == 0) | ((right == 3) & (np.arange(len(right)) % 2 == 0))
+    given[wrong] = (right[wrong] + 1) % 10
+    nothing = np.full(len(right), None, dtype=object)
+    return given, right, nothing, np.full(len(right), np.nan)
+
+
+def seen(right, rows):
+    known = np.full(len(right), NO_LABEL)
+    known[rows] = right[rows]
+    return known
+
+
+def test_random_rows_tell_the_noise_rate():
+    given, right, provenance, weights = labels_of_a_set()
+    rows = np.random.default_rng(0).permutation(len(right))[:200]
+    provenance[rows], weights[rows] = "random", len(right) / 200
+    found = estimate_noise(given, seen(right, rows), provenance, weights)
+    assert found is not None
+    assert (found.n, found.is_random, found.is_stratified) == (200, True, False)
+    assert found.interval == rate_interval(int((given[rows] != right[rows]).sum()), 200)
+    assert found.interval.low < (given != right).mean() < found.interval.high
+
+
+def test_suspects_never_count_and_unknown_rows_only_where_none_is_random():
+    given, right, provenance, weights = labels_of_a_set()
+    suspects, unknown, random = np.flatnonzero(given != right)[:50], np.arange(1, 101), np.arange(200, 260)
+    provenance[unknown], provenance[suspects] = "unknown", "suspect"
+    found = estimate_noise(given, seen(right, [*unknown, *suspects]), provenance, weights)
+    assert found is not None
+    clean = np.setdiff1d(unknown, suspects)
+    assert (found.n, found.is_random) == (len(clean), False)
+    provenance[random] = "random"
+    again = estimate_noise(given, seen(right, [*unknown, *suspects, *random]), provenance, weights)
+    assert again is not None
+    assert (again.n, again.is_random) == (60, True)
+    assert (
+        estimate_noise(given, seen(right, suspects), np.where(provenance == "suspect", "suspect", None), weights)
+        is None
+    )
+
+
+def test_rows_without_a_given_label_tell_nothing():
+    given, right, provenance, weights = labels_of_a_set()
+    provenance[:] = "random"
+    assert estimate_noise(np.full(len(right), NO_LABEL), right, provenance, weights) is None
+
+
+def test_a_draw_by_class_is_weighted_back():
+    """Class 3 is drawn five times as densely as the others, and is the noisiest: unweighted, the rate would be wrong."""
+    given, right, provenance, weights = labels_of_a_set()
+    rng = np.random.default_rng(1)
+    rows = []
+    for label in range(10):
+        members = np.flatnonzero(given == label)
+        chosen = rng.permutation(members)[: 90 if label == 3 else 18]
+        weights[chosen] = len(members) / len(chosen)
+        rows.extend(chosen)
+    provenance[rows] = "random"
+    found = estimate_noise(given, seen(right, rows), provenance, weights)
+    assert found is not None
+    assert found.is_stratified
+    sizes = {label: int((given == label).sum()) for label in range(10)}
+    assert found.interval == weighted_rate_interval(given[rows] != right[rows], weights[rows], given[rows], sizes)
+    truth = (given != right).mean()
+    assert found.interval.low <= truth <= found.interval.high

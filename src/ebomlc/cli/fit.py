@@ -57,6 +57,9 @@ def fit(
     n_trusted: Annotated[
         int | None, typer.Option(help="Instead of --trusted: draw this many rows whose right label is known.")
     ] = None,
+    n_noisy: Annotated[
+        int | None, typer.Option(help="Keep only so many of the noisy rows, drawn at random, for a first try.")
+    ] = None,
     pairs: Annotated[
         bool | None, typer.Option("--pairs", help="Rows drawn by --n-trusted keep the label they were given.")
     ] = None,
@@ -140,6 +143,7 @@ def fit(
         trusted=trusted,
         checked=checked,
         n_trusted=n_trusted,
+        n_noisy=n_noisy,
         pairs=pairs,
         test=test,
         truth=truth,

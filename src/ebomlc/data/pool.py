@@ -23,7 +23,7 @@ from ebomlc.data.spelling import Spelling, choose_spelling
 from ebomlc.data.splits import draw_trusted, make_split
 from ebomlc.errors import DataWarning, InputError, listed
 from ebomlc.records import NO_LABEL, FloatArray, IntArray, Split
-from ebomlc.seeding import child_seed
+from ebomlc.seeding import child_seed, numpy_generator
 
 Labels = npt.NDArray[np.object_]
 Say = Callable[[str], None]
@@ -105,12 +105,6 @@ class Pool:
         rows = self.scored
         return float((self.given[rows] != self.truth[rows]).mean()) if len(rows) else None
 
-    @property
-    def random_pairs(self) -> IntArray:
-        """Positions of the trusted rows that carry both labels and were not picked because they looked wrong."""
-        rows = self.checked
-        return rows[(self.given[rows] != NO_LABEL) & (self.provenance[rows] != "suspect")]
-
 
 @dataclass(frozen=True)
 class _Sets:
@@ -184,6 +178,8 @@ def load_pool(
     # laid-over noise may leave a rare class without a single given label
     known = (rows.given, rows.right, rows.truth) if config.noise else (rows.given, rows.right)
     names = sets.noisy.class_names or _class_names(*known)
+    if config.n_noisy is not None:
+        rows = _thinned(rows, config.n_noisy, seed)
     return _index(rows, names, sets, config, seed)
 
 
@@ -377,6 +373,26 @@ def _with_drawn(rows: _Rows, config: DataConfig, seed: int) -> _Rows:
     if not config.pairs:
         given[drawn] = None
     return replace(rows, right=right, given=given, provenance=provenance)
+
+
+def _thinned(rows: _Rows, n: int, seed: int) -> _Rows:
+    """All trusted rows and n of the noisy ones, in the order they had."""
+    is_noisy = _empty(rows.right)
+    noisy = np.flatnonzero(is_noisy)
+    if n > len(noisy):
+        raise InputError(f"--n-noisy is {n:,}, but there are only {len(noisy):,} noisy rows; ask for fewer")
+    kept = ~is_noisy
+    kept[numpy_generator(seed, "noisy rows").permutation(noisy)[:n]] = True
+    return replace(
+        rows,
+        ids=rows.ids[kept],
+        inputs=rows.inputs.take(np.flatnonzero(kept)),
+        given=rows.given[kept],
+        right=rows.right[kept],
+        truth=rows.truth[kept],
+        provenance=rows.provenance[kept],
+        weights=rows.weights[kept],
+    )
 
 
 def _checked_rows(trusted: Source, say: Say | None) -> Source:

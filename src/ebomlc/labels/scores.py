@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ebomlc.records import IntArray, LabelTable
+from ebomlc.records import FloatArray, IntArray, LabelTable
+
+CALIBRATION_BINS = 15
+
+LABEL_FIGURES = (
+    "given_label_accuracy",
+    "suggested_label_accuracy",
+    "suggestion_calibration_error",
+    "suggestion_brier",
+)
 
 
 def accuracy(predicted: IntArray, right: IntArray) -> float:
@@ -21,8 +30,42 @@ def balanced_accuracy(predicted: IntArray, right: IntArray) -> float:
     return float(np.mean([(predicted[right == k] == k).mean() for k in np.unique(right)]))
 
 
+def calibration_error(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
+    """Mean distance in [0, 1] between confidence and share of right answers, over bins of equal width.
+
+    Parameters
+    ----------
+    confidence : float array in [0, 1], shape [n]
+        Probability of each answer.
+    correct : bool array, shape [n]
+        Whether the answer is right.
+
+    Returns
+    -------
+    float
+        Expected calibration error with `CALIBRATION_BINS` bins, each weighted by its rows (Guo et al. 2017, On
+        Calibration of Modern Neural Networks, equation 3). A bin holds its upper edge.
+    """
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def brier_score(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
+    """Mean of (confidence - correct)^2, in [0, 1].
+
+    That is the two-class score of Brier (1950, Monthly Weather Review 78, 1) for the event "this answer is right". The
+    score over all classes would need every class's probability, and the label table holds that of the answer only.
+    Parameters are those of `calibration_error`.
+    """
+    return float(np.square(confidence - correct).mean())
+
+
 def label_accuracies(labels: LabelTable, rows: IntArray, truth: npt.NDArray[np.object_]) -> dict[str, float | None]:
-    """Shares of some rows whose given, and whose suggested label is right; None without any rows.
+    """How right the given and the suggested labels of some rows are, and how well the suggestions know it.
+
+    Each figure is in [0, 1], or None without any rows: shares of right given and of right suggested labels, and of the
+    suggestions `calibration_error` and `brier_score`.
 
     Parameters
     ----------
@@ -34,11 +77,20 @@ def label_accuracies(labels: LabelTable, rows: IntArray, truth: npt.NDArray[np.o
         Right labels of those rows.
     """
     if not len(rows):
-        return {"given_label_accuracy": None, "suggested_label_accuracy": None}
-    return {
-        "given_label_accuracy": float((labels.given_label[rows] == truth).mean()),
-        "suggested_label_accuracy": float((labels.suggested_label[rows] == truth).mean()),
-    }
+        return dict.fromkeys(LABEL_FIGURES)
+    correct, confidence = labels.suggested_label[rows] == truth, labels.suggestion_confidence[rows]
+    return dict(
+        zip(
+            LABEL_FIGURES,
+            (
+                float((labels.given_label[rows] == truth).mean()),
+                float(correct.mean()),
+                calibration_error(confidence, correct),
+                brier_score(confidence, correct),
+            ),
+            strict=True,
+        )
+    )
 
 
 def class_figures(

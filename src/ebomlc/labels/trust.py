@@ -332,3 +332,61 @@ def _stratum_index(
     if unknown:
         raise ValueError(f"stratum {unknown[0]!r} has no size")
     return np.array([index[name] for name in strata.tolist()], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """Share of wrong labels in a set, as far as its checked rows tell.
+
+    Attributes
+    ----------
+    interval : Interval
+        The share.
+    n : int
+        Checked rows it comes from.
+    is_random : bool
+        They are known to have been drawn at random; otherwise nobody said how they were picked.
+    is_stratified : bool
+        They were drawn by given label, with weights.
+    """
+
+    interval: Interval
+    n: int
+    is_random: bool
+    is_stratified: bool
+
+
+def estimate_noise(
+    given: IntArray, right: IntArray, provenance: npt.NDArray[np.object_], weights: FloatArray
+) -> NoiseEstimate | None:
+    """Share of wrong given labels in a set, from the rows of it that somebody checked.
+
+    Parameters
+    ----------
+    given, right : int64 arrays, shape [N]
+        Labels of all rows; `NO_LABEL` where one is not known.
+    provenance : object array of str or None, shape [N]
+        Why a row was checked: where any was drawn at random, only those count, else those of which nobody knows. Rows
+        that were checked because they looked wrong never count.
+    weights : float array, shape [N]
+        Rows of the set that a random row stands for; NaN where that is not known. Unequal weights mean a draw by given
+        label.
+
+    Returns
+    -------
+    NoiseEstimate or None
+        None where no row that counts carries both labels. The interval is that of `rate_interval`, or that of
+        `weighted_rate_interval` by given label.
+    """
+    pairs = (given != NO_LABEL) & (right != NO_LABEL)
+    is_random = bool((provenance[pairs] == "random").any())
+    rows = np.flatnonzero(pairs & (provenance == ("random" if is_random else "unknown")))
+    if not len(rows):
+        return None
+    wrong, weight = given[rows] != right[rows], weights[rows]
+    is_stratified = bool(np.isfinite(weight).all()) and not np.allclose(weight, weight[0])
+    if not is_stratified:
+        return NoiseEstimate(rate_interval(int(wrong.sum()), len(rows)), len(rows), is_random, False)
+    strata, counts = np.unique(given[given != NO_LABEL], return_counts=True)
+    sizes = dict(zip(strata.tolist(), counts.tolist(), strict=True))
+    return NoiseEstimate(weighted_rate_interval(wrong, weight, given[rows], sizes), len(rows), is_random, True)
