@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,21 @@ def test_one_table_and_two_give_the_same_labels(tmp_path):
     tables = [run.labels.to_frame().set_index("id").sort_index() for run in (one, two)]
     pd.testing.assert_frame_equal(*tables)
     assert one.labels.id.tolist() == frame["id"].tolist(), "rows come out in the order of the file"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hausa", "derby"])
+def test_one_real_table_is_as_good_as_two(name, tmp_path):
+    folder = Path(__file__).parents[2] / "shared" / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"real data not found: {folder}")
+    scored = {"test": folder / "test.csv", "truth": folder / "truth.csv"}
+    one = fit(folder / "one_file.csv", checked="checked_label", label="label", out=tmp_path / "one", **scored)
+    two = fit(folder / "noisy.csv", trusted=folder / "trusted.csv", out=tmp_path / "two", **scored)
+    for key in ("test_accuracy", "test_balanced_accuracy", "suggested_label_accuracy"):
+        assert one.summary[key] == two.summary[key]
+    tables = [run.labels.to_frame().set_index("id").sort_index() for run in (one, two)]
+    pd.testing.assert_frame_equal(*tables)
 
 
 # test accuracy and right suggestions after 30 epochs from seed 0; about five points of room below what was measured

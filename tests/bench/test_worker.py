@@ -1,0 +1,47 @@
+"""One cell in a process of its own: what it writes, what it says when it cannot, and that it stops when left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ebomlc.bench.store import make_record
+from ebomlc.bench.worker import FAILED
+
+from .conftest import tiny_suite
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a worker on a cell of the suite; the run goes to ``run``."""
+
+    def started(method, **training):
+        suite = tiny_suite(method, **training)
+        cell = suite.cells[0]
+        path = tmp_path / "record.json"
+        path.write_text(json.dumps(make_record("smoke", cell, cell.config(suite.training, {}, None))))
+        command = [sys.executable, "-m", "ebomlc.bench.worker", str(path), str(tmp_path / "run")]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return started
+
+
+def test_an_error_is_one_line(start, tmp_path):
+    _, complaint = start("glc", epochs=1).communicate()
+    assert complaint == "method 'glc' has phases and needs at least 2 epochs, not 1\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_stops_when_it_is_left_and_cleans_up(start, tmp_path):
+    process = start("ebomlc", epochs=2000)
+    while process.poll() is None and not list(tmp_path.glob(".run.*.partial")):
+        time.sleep(0.05)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(30) not in (0, FAILED) or "KeyboardInterrupt" in process.stderr.read()  # type: ignore[union-attr]
+    process.stderr.close()  # type: ignore[union-attr]
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
