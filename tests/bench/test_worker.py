@@ -31,17 +31,17 @@ def start(tmp_path):
 
 
 def test_an_error_is_one_line(start, tmp_path):
-    _, complaint = start("glc", epochs=1).communicate()
-    assert complaint == "method 'glc' has phases and needs at least 2 epochs, not 1\n"
+    with start("glc", epochs=1) as process:
+        assert process.stderr.read() == "method 'glc' has phases and needs at least 2 epochs, not 1\n"
+    assert process.returncode == FAILED
     assert not (tmp_path / "run").exists()
 
 
 def test_it_stops_when_it_is_left_and_cleans_up(start, tmp_path):
-    process = start("ebomlc", epochs=2000)
-    while process.poll() is None and not list(tmp_path.glob(".run.*.partial")):
-        time.sleep(0.05)
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(30) not in (0, FAILED) or "KeyboardInterrupt" in process.stderr.read()  # type: ignore[union-attr]
-    process.stderr.close()  # type: ignore[union-attr]
+    with start("ebomlc", epochs=2000) as process:
+        while process.poll() is None and not list(tmp_path.glob(".run.*.partial")):
+            time.sleep(0.05)
+        process.stdin.close()
+        assert "KeyboardInterrupt" in process.stderr.read()
+    assert process.returncode != 0
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]

@@ -107,15 +107,15 @@ def test_a_hugging_face_dataset_is_a_table_with_the_names_of_its_classes(tmp_pat
     )
     dataset = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, None]}, features=features)
     assert is_table(dataset)
-    assert frame_from_huggingface(dataset)["label"].fillna("none").tolist() == ["ham", "spam", "none"]
+    assert frame_from_huggingface(dataset, tmp_path)[0]["label"].fillna("none").tolist() == ["ham", "spam", "none"]
     dataset.save_to_disk(tmp_path / "saved")
-    assert frame_from_huggingface(str(tmp_path / "saved"))["text"].tolist() == ["a", "b", "c"]
+    assert frame_from_huggingface(str(tmp_path / "saved"), tmp_path)[0]["text"].tolist() == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"a DatasetDict is not one table: give one of its splits \(train\)"):
-        frame_from_huggingface(datasets.DatasetDict({"train": dataset}))
+        frame_from_huggingface(datasets.DatasetDict({"train": dataset}), tmp_path)
 
 
 def test_a_folder_that_holds_no_dataset_is_refused(tmp_path):
     pytest.importorskip("datasets", reason="the extra hf is not installed")
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(InputError, match="Hugging Face datasets cannot load it"):
-        frame_from_huggingface(str(tmp_path))
+        frame_from_huggingface(str(tmp_path), tmp_path)

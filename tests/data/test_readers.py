@@ -284,3 +284,18 @@ def test_names_of_nothing_are_refused(name, message):
 def test_a_file_name_that_is_nearly_right_is_hinted_at(write):
     path = write("noisy.csv", "id,x,label\n1,1,a\n")
     assert "no such file; did you mean 'noisy.csv'?" in refusal(path.with_name("nosy.csv"))
+
+
+def test_a_hugging_face_dataset_of_images_is_a_table_of_them(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    digits = load_digits()
+    pixels = (digits.images[:12] * 15).astype(np.uint8)
+    features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=list("0123456789"))})
+    rows = {"picture": [Image.fromarray(image) for image in pixels], "label": digits.target[:12].tolist()}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    dataset.save_to_disk(tmp_path / "saved")
+    for data in (dataset, tmp_path / "saved"):
+        source = read_source(data, reading(cache_dir=tmp_path / "cache"))
+        assert source.labels.tolist() == [str(k) for k in digits.target[:12]]
+        assert source.inputs is not None
+        np.testing.assert_array_equal(source.inputs.values[:, 0], pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,16 +189,25 @@ def _datasets() -> Any:  # noqa: ANN401 - a module
     return datasets
 
 
-def frame_from_huggingface(data: Any) -> pd.DataFrame:  # noqa: ANN401 - a dataset, a name or a folder
+def frame_from_huggingface(data: Any, folder: Path) -> tuple[pd.DataFrame, str | None]:  # noqa: ANN401
     """A Hugging Face dataset as a DataFrame, its class labels as names; a DataFrame as it is.
 
     Parameters
     ----------
     data : DataFrame, Dataset or str
         ``hf:NAME`` or ``hf:NAME:SPLIT`` (default ``train``) is loaded from the hub; a folder from disk.
+    folder : Path
+        Where images that the dataset holds are put as files.
+
+    Returns
+    -------
+    DataFrame
+        The rows.
+    str or None
+        The first column that holds paths of images.
     """
     if isinstance(data, pd.DataFrame):
-        return data
+        return data, None
     dataset = _load_huggingface(data) if isinstance(data, str) else data
     if not hasattr(dataset, "features") or not hasattr(dataset, "to_pandas"):
         splits = listed(list(dataset)) if hasattr(dataset, "keys") else "none"
@@ -206,7 +216,23 @@ def frame_from_huggingface(data: Any) -> pd.DataFrame:  # noqa: ANN401 - a datas
     for name, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
             frame[name] = [None if pd.isna(k) or k < 0 else feature.int2str(int(k)) for k in frame[name]]
-    return frame
+    images = [name for name, feature in dataset.features.items() if type(feature).__name__ == "Image"]
+    for name in images:
+        frame[name] = [_image_file(cell, folder) for cell in frame[name]]
+    return frame, images[0] if images else None
+
+
+def _image_file(cell: Any, folder: Path) -> str | None:  # noqa: ANN401 - what the library makes of an image
+    """Path of an image: its own, or that of a file made of its bytes, named by what is in it."""
+    if cell is None or cell.get("bytes") is None:
+        return None if cell is None else cell["path"]
+    content = bytes(cell["bytes"])
+    suffix = Path(cell.get("path") or "").suffix or ".png"
+    path = folder / "images" / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+    if not path.exists() or path.stat().st_size != len(content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return str(path)
 
 
 def _load_huggingface(name: str) -> Any:  # noqa: ANN401 - a dataset

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ebomlc.data.cache import cache_folder
 from ebomlc.data.columns import Columns, choose_inputs
 from ebomlc.data.images import LARGEST_SIZE, choose_image_size, list_image_folder, load_images, resolve_image_paths
 from ebomlc.data.inputs import Inputs, table_of_numbers
@@ -152,7 +153,7 @@ def read_source(
     if name in BUILT_IN:
         return read_built_in(name, reading.data_dir)[int(test)]
     if name.startswith("hf:"):
-        return _read_table(table_from_frame(frame_from_huggingface(name), name), reading, like, labels_only)
+        return _read_dataset(name, name, reading, like, labels_only)
     path = Path(name)
     _check_name(path)
     if path.is_dir():
@@ -305,7 +306,7 @@ def read_labels(data: Any, reading: Reading) -> dict[str, str]:  # noqa: ANN401 
 
 def _read_folder(path: Path, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        return _read_table(table_from_frame(frame_from_huggingface(str(path)), str(path)), reading, like, labels_only)
+        return _read_dataset(str(path), str(path), reading, like, labels_only)
     files = list_image_folder(path)
     inputs, kept, skipped = None, np.arange(len(files.ids)), ()
     if not labels_only:
@@ -396,14 +397,20 @@ def check_vectors(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]
     return vectors
 
 
+def _read_dataset(data: Any, name: str, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:  # noqa: ANN401
+    """A DataFrame or a Hugging Face dataset; one that holds images is a table of their paths."""
+    frame, image = frame_from_huggingface(data, cache_folder(reading.cache_dir))
+    if image is not None and reading.columns.image is None:
+        reading = replace(reading, columns=replace(reading.columns, image=image))
+    return _read_table(table_from_frame(frame, name), reading, like, labels_only)
+
+
 # --- Python objects ---------------------------------------------------------------------------------------------------
 
 
 def _read_object(data: Any, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:  # noqa: ANN401
     if is_table(data):
-        return _read_table(
-            table_from_frame(frame_from_huggingface(data), object_name(data)), reading, like, labels_only
-        )
+        return _read_dataset(data, object_name(data), reading, like, labels_only)
     arrays = arrays_from_object(data)
     inputs = None if labels_only else _inputs_of(arrays)
     source = _bare(object_name(data), arrays.ids, arrays.labels, inputs, has_ids=arrays.has_ids)
