@@ -63,17 +63,19 @@ OWN: dict[str, dict[str, tuple[float, ...]]] = {
 Trial = dict[str, dict[str, Any]]
 
 
-def trial(method: str, number: int) -> Trial:
-    """Settings and training of a method's trial; the same on every machine."""
-    if number == 0:
-        return {"settings": {}, "training": {}}
-    rng = numpy_generator(number, f"tuning {method}")
-
-    def drawn(space: dict[str, tuple[float, ...]]) -> dict[str, Any]:
-        return {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
-
-    training = drawn(SHARED)
-    return {"settings": drawn(OWN.get(method, {})), "training": training}
+@cache
+def trials(method: str, n: int) -> list[Trial]:
+    """Defaults, then n - 1 different draws; the same on every machine, and the first of more are those of fewer."""
+    rng = numpy_generator(0, f"tuning {method}")
+    found: list[Trial] = [{"settings": {}, "training": {}}]
+    while len(found) < n:
+        drawn = {
+            table: {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
+            for table, space in (("settings", OWN.get(method, {})), ("training", SHARED))
+        }
+        if drawn not in found:
+            found.append(drawn)
+    return found
 
 
 @cache
@@ -128,7 +130,7 @@ def run_missing(arguments: argparse.Namespace) -> None:
     done = set(rows[keys].itertuples(index=False, name=None)) if len(rows) else set()
     for number in range(arguments.trials):  # every method's first trial before anybody's second
         for method in names:
-            chosen = trial(method, number)
+            chosen = trials(method, arguments.trials)[number]
             for noise in NOISES:
                 texts = [json.dumps(chosen[table], sort_keys=True) for table in ("settings", "training")]
                 key = (method, *texts, noise, arguments.epochs, arguments.n_noisy)
@@ -177,9 +179,12 @@ def choose(arguments: argparse.Namespace) -> None:
     complete = means.groupby("method")["trial"].nunique().min() if len(means) else 0
     means = means[means["trial"] < complete]
     best = means.loc[means.groupby("method")["accuracy"].idxmax()]
-    tables = {row.method: trial(row.method, int(row.trial)) for row in best.itertuples()}
+    numbers = dict(zip(best["method"], best["trial"], strict=True))
+    tables = {name: trials(name, number + 1)[number] for name, number in numbers.items()}
     text = tomli_w.dumps({name: {k: v for k, v in tables[name].items() if v} for name in sorted(tables)})
-    head = f"# {complete} trials a method, {arguments.epochs} epochs; written by benchmarks/tune.py from {arguments.out.name}\n"
+    head = (
+        f"# {complete} trials a method, {arguments.epochs} epochs; from {arguments.out.name}, by benchmarks/tune.py\n"
+    )
     target = arguments.out.with_name(CHOSEN.name)
     target.write_text(head + text, encoding="utf-8")
     assert tomllib.loads(target.read_text(encoding="utf-8")).keys() == tables.keys()

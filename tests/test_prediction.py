@@ -151,6 +151,47 @@ def test_a_network_from_python_is_given_again(tmp_path):
         load_classifier(tmp_path / "run", model=other)
 
 
+def test_labels_that_were_respelt_are_respelt_again(tmp_path):
+    wide = pd.DataFrame(DIGITS[:300], columns=[f"x{k}" for k in range(64)])
+    train = wide[:200].assign(
+        label=RIGHT[:200], checked_label=pd.Series(RIGHT[:200].astype(float)).where(wide.index[:200] < 80)
+    )
+    test = wide[200:].assign(label=[f"{label}.0" for label in RIGHT[200:300]])
+    run = fit(train, test=test, epochs=2, out=tmp_path / "run")
+    assert run.summary["n_classes"] == 10
+    assert predict(load_classifier(tmp_path / "run"), test).accuracy == run.summary["test_accuracy"]
+
+
+def test_new_rows_need_neither_ids_nor_labels_nor_a_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    frame = pd.DataFrame(DIGITS[:200], columns=[f"x{k}" for k in range(64)]).assign(key=range(200), label=RIGHT[:200])
+    fit(frame, id="key", trusted=frame[:80], epochs=1, out=tmp_path / "table")
+    classifier = load_classifier(tmp_path / "table")
+    assert predict(classifier, frame.drop(columns=["key", "label"])).ids.tolist() == [str(k + 1) for k in range(200)]
+
+    np.save(tmp_path / "rows.npy", DIGITS[:200].astype(np.float32))
+    frame[["label"]].assign(checked_label=frame["label"].where(frame.index < 80)).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    fit(tmp_path / "rows.npy", epochs=1, out=tmp_path / "vectors")
+    (tmp_path / "rows.csv").unlink()
+    assert len(predict(load_classifier(tmp_path / "vectors"), tmp_path / "rows.npy").ids) == 200
+
+    train, _ = write_images(tmp_path)
+    fit(train, trusted=tmp_path / "checked.csv", encoder="pixels", epochs=1, out=tmp_path / "images")
+    (tmp_path / "flat").mkdir()
+    for row in range(5):
+        Image.fromarray(PIXELS[row]).save(tmp_path / "flat" / f"{row}.png")
+    found = predict(load_classifier(tmp_path / "images"), tmp_path / "flat")
+    assert found.ids.tolist() == [f"{row}.png" for row in range(5)]
+    assert found.accuracy is None
+
+
+def test_labels_that_are_no_class_are_named(run):
+    frame = pd.DataFrame(DIGITS[:3] / 16, columns=[f"x{k}" for k in range(64)]).assign(label=["1", "ten", "2"])
+    assert predict(load_classifier(run.folder), frame).unknown_labels == ("ten",)
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +228,16 @@ def test_rows_without_the_inputs_are_refused(run):
     assert "column 'x1'" in said
     said = refusal(lambda: predict(classifier, pd.DataFrame({"id": ["a"], "label": ["3"]})))
     assert "has none of the inputs that the run was trained on" in said
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [(PIXELS[:5], None), (DIGITS[:5, :63], None), (["a", "b"], None)],
+    ids=["images", "fewer columns", "texts"],
+)
+def test_rows_of_another_kind_are_refused(run, rows):
+    said = refusal(lambda: predict(load_classifier(run.folder), rows))
+    assert "must be alike" in said or "column" in said
 
 
 def test_the_command_says_what_is_wrong(run, tmp_path):

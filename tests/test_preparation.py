@@ -53,6 +53,13 @@ def test_a_rare_class_switches_balance_on():
     assert weighted == pytest.approx(1), "an average row counts once"
 
 
+def test_no_class_counts_more_than_ten_times():
+    weights = class_weights(job_of(frame_of({0: 170, 1: 170, 2: 4}), training={"balance": True}).pool)
+    assert weights.max() < 10.01
+    many = frame_of(dict.fromkeys(range(9), 170) | {9: 2})
+    assert class_weights(job_of(many, training={"balance": True}).pool).max() == 10
+
+
 def test_balance_can_be_asked_for_and_declined():
     assert job_of(frame_of({0: 100, 1: 60}), training={"balance": True}).loader.trusted_classes is not None
     assert job_of(frame_of({0: 170, 1: 20}), training={"balance": False}).loader.trusted_classes is None
@@ -75,6 +82,11 @@ def test_balance_finds_more_of_a_rare_class(tmp_path):
             recall[balance] += figures["8"]["test_recall"] / len(seeds)
             assert figures["8"]["trusted"] == 10
     assert recall[True] > recall[False] + 0.03
+
+
+def test_the_cache_is_named_from_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert job_of(frame_of({0: 60, 1: 60}), cache_dir="here").config.data.cache_dir == str(tmp_path / "here")
 
 
 # --- where rows lie ---------------------------------------------------------------------------------------------------

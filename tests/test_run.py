@@ -18,8 +18,8 @@ import ebomlc.methods.ebomlc as ebomlc_room
 from ebomlc import fit
 from ebomlc.config import RunConfig, build
 from ebomlc.data import readers
-from ebomlc.data.encoders import load_encoder
 from ebomlc.data.official import OfficialSet
+from ebomlc.data.preprocessing import load_preprocessing
 from ebomlc.errors import InputError
 from ebomlc.methods import METHODS
 
@@ -59,6 +59,9 @@ def test_split_is_stored_and_disjoint(run):
     with np.load(run.folder / "split.npz", allow_pickle=False) as split:
         parts = [split[name] for name in ("noisy", "trusted", "heldout")]
         assert sorted(np.concatenate(parts)) == list(range(len(split["ids"])))
+        assert (split["provenance"] == "random").sum() == 100
+        assert set(split["provenance"][split["noisy"]]) == {""}
+        assert split["sampling_weight"].shape == split["ids"].shape
     assert len(parts[2]) == run.summary["n_heldout"] == 5
 
 
@@ -78,7 +81,8 @@ def test_another_seed_gives_another_run(run, tmp_path):
 
 
 def test_saved_weights_and_encoder_repeat_the_predictions(run):
-    encoder, _, class_names = load_encoder(run.folder / "encoder")
+    stored = load_preprocessing(run.folder / "encoder")
+    encoder, class_names = stored.encoder, stored.class_names
     state = load_file(run.folder / "main.safetensors")
     frame = pd.read_parquet(run.folder / "labels.parquet").head(200)
     rows = readers.read_built_in("digits", None)[0].inputs

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from ebomlc.config import RunConfig, build
 from ebomlc.data.columns import Columns
-from ebomlc.data.encoders import Encoder, ImageEncoder, load_encoder
+from ebomlc.data.encoders import Encoder, ImageEncoder
+from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
+from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
 from ebomlc.data.readers import Reading, Source, read_source
+from ebomlc.data.sets import respell
+from ebomlc.data.spelling import Spelling
 from ebomlc.errors import InputError
 from ebomlc.labels.scores import accuracy, balanced_accuracy
 from ebomlc.models import MainModel, build_model, model_from_module
@@ -28,8 +32,8 @@ from ebomlc.training.states import load_state
 if TYPE_CHECKING:
     import pandas as pd
 
-ENCODING_BATCH, PREDICTION_BATCH = 20_000, 1000
-"""Rows that are encoded, and rows that go through the model, at once; the latter as in training, for equal figures."""
+ENCODING_BATCH, IMAGE_BATCH, PREDICTION_BATCH = 20_000, 1000, 1000
+"""Rows and images that are encoded, and rows that go through the model, at once; the last as in training."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Classifier:
         Its preprocessing.
     like : Inputs
         No rows, of the kind and the columns that the run was trained on.
+    spelling : mapping of str to str
+        How labels are spelt that came in several ways.
     model : MainModel
         In evaluation mode.
     """
@@ -57,11 +63,19 @@ class Classifier:
     class_names: tuple[str, ...]
     encoder: Encoder
     like: Inputs
+    spelling: Spelling
     model: MainModel
 
     def read(self, data: Any) -> Source:  # noqa: ANN401 - as `read_source`
-        """New rows, read the way the run's own were; labels may be missing."""
-        return read_source(data, _reading(self.config, self.like), like=self.like, test=True)
+        """New rows, read the way the run's own were; ids and labels may be missing.
+
+        Raises
+        ------
+        InputError
+            For rows that are not like those of the run.
+        """
+        source = read_source(data, _reading(self.config, self.like), like=self.like, test=True)
+        return replace(source, labels=respell(source.labels, self.spelling))
 
     def example(self, n: int = 4) -> Tensor:
         """Random rows [n, ...] of the shape and type that the model is fed, such as an export needs."""
@@ -77,8 +91,9 @@ class Classifier:
         device = next(self.model.parameters()).device
         parts = []
         with suitable_threads(self.model):
-            for start in range(0, len(inputs), ENCODING_BATCH):
-                some = inputs.take(np.arange(start, min(start + ENCODING_BATCH, len(inputs))))
+            size = IMAGE_BATCH if inputs.kind == "images" else ENCODING_BATCH
+            for start in range(0, len(inputs), size):
+                some = inputs.take(np.arange(start, min(start + size, len(inputs))))
                 for chunk in torch.as_tensor(self.encoder.encode(some)).split(PREDICTION_BATCH):
                     parts.append(self.model(chunk.to(device)).logits.softmax(1).float().cpu().numpy())
         return np.concatenate(parts)
@@ -107,22 +122,32 @@ def load_classifier(folder: str | Path, *, model: nn.Module | None = None, devic
     try:
         tables = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config = build(RunConfig, tables, str(folder / CONFIG))
-        encoder, like, class_names = load_encoder(folder / ENCODER)
+        stored = load_preprocessing(folder / ENCODER)
         state = load_state(folder / MAIN)
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder}: the run cannot be read ({error}); was it written by another version?") from error
-    built = _build(config, encoder, like, len(class_names), model)
+    encoder = _with_cache(stored.encoder, config)
+    built = _build(config, encoder, stored, model)
     try:
         built.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{folder}: the trained weights do not fit the model {config.model.name}") from error
-    return Classifier(folder, config, class_names, encoder, like, place(built, choose_device(device)).eval())
+    placed = place(built, choose_device(device)).eval()
+    return Classifier(folder, config, stored.class_names, encoder, stored.like, stored.spelling, placed)
 
 
-def _build(config: RunConfig, encoder: Encoder, like: Inputs, n_classes: int, module: nn.Module | None) -> MainModel:
-    encoded = encoder.encode(like)
+def _with_cache(encoder: Encoder, config: RunConfig) -> Encoder:
+    """A frozen network with the cache of the run."""
+    if not is_frozen(config.encoder.name) or config.data.cache_dir is None:
+        return encoder
+    return replace(cast(Any, encoder), folder=Path(config.data.cache_dir))
+
+
+def _build(config: RunConfig, encoder: Encoder, stored: Preprocessing, module: nn.Module | None) -> MainModel:
+    n_classes = len(stored.class_names)
+    encoded = encoder.encode(stored.like)
     shape = input_shape(encoder, encoded)
     if module is not None:
         example = torch.zeros((2, *encoded.shape[1:]), dtype=torch.as_tensor(encoded).dtype)
@@ -149,6 +174,7 @@ def _reading(config: RunConfig, like: Inputs) -> Reading:
         on_bad_input="skip" if data.on_bad_input == "skip" else "error",
         cache_dir=Path(data.cache_dir) if data.cache_dir else None,
         label_required=False,
+        ids_matter=False,
         like_name=f"the rows of the run ({data.noisy})",
     )
 
@@ -167,6 +193,8 @@ class Predictions:
         Rows sum to 1.
     accuracy, balanced_accuracy : float or None
         Against the label column of the rows, where every row has a known label.
+    unknown_labels : tuple of str
+        Labels of the rows that are no class of the run.
     """
 
     ids: npt.NDArray[np.object_]
@@ -174,6 +202,7 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     accuracy: float | None
     balanced_accuracy: float | None
+    unknown_labels: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
         """Columns ``id``, ``predicted_label``, ``predicted_confidence`` and ``p(NAME)`` for each class."""
@@ -213,4 +242,5 @@ def predict(classifier: Classifier, data: Any) -> Predictions:  # noqa: ANN401 -
         probabilities=probabilities,
         accuracy=accuracy(predicted, right) if known else None,
         balanced_accuracy=balanced_accuracy(predicted, right) if known else None,
+        unknown_labels=tuple(sorted({label for label in source.labels if label is not None and label not in index})),
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from ebomlc.config import RunConfig, build, merge_options, read_toml, to_toml
 from ebomlc.data.columns import describe_inputs
-from ebomlc.data.encoders import save_encoder
+from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
 from ebomlc.data.readers import object_name
 from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
@@ -31,6 +31,9 @@ from ebomlc.training.engine import Training
 from ebomlc.training.estimate import estimate_training
 from ebomlc.training.states import save_state
 from ebomlc.training.trackers import CsvTracker
+
+TRUSTED_TWICE = 0.1
+"""From this share of the trusted rows on, their being among the noisy ones under another id is no accident."""
 
 
 @dataclass(frozen=True)
@@ -279,13 +282,23 @@ def _announcement(job: Job) -> str:
     ]
     if training.balance:
         lines.append(f"every class counts alike ({job.reasons['balance']}); --no-balance counts every row alike")
-    overlap = pool.overlap
+    return "\n".join([*lines, *_overlap_lines(job)])
+
+
+def _overlap_lines(job: Job) -> list[str]:
+    """What is to be known of rows that have the same content."""
+    overlap, test = job.pool.overlap, job.pool.test
+    lines = []
     if overlap.within and overlap.identifying:
         lines.append(
             f"{overlap.within:,} rows have the same content as another, {overlap.disagreeing:,} of them under "
-            f"different labels; {overlap.trusted:,} trusted rows have the content of a noisy one"
+            f"different labels; {overlap.trusted:,} trusted rows have the content of a noisy one under another id"
         )
-    return "\n".join(lines)
+    if overlap.trusted > TRUSTED_TWICE * len(job.pool.checked) and overlap.identifying:
+        lines.append("if those are the same things, give them the same ids, for they count twice now")
+    if overlap.test and test is not None:
+        lines.append(f"{overlap.test:,} of the {len(test.labels):,} test rows also train, by content")
+    return lines
 
 
 def _noise_line(job: Job) -> str:
@@ -304,7 +317,7 @@ def _noise_line(job: Job) -> str:
 def _noise_estimate(job: Job) -> dict[str, Any] | None:
     """What the checked rows say of the noise rate, for the summary."""
     pool = job.pool
-    found = estimate_noise(pool.given, pool.right, pool.provenance, pool.weights)
+    found = estimate_noise(pool.given, pool.right, pool.provenance, pool.weights, pool.stratum_sizes)
     if found is None:
         return None
     return {"n": found.n, **asdict(found.interval), "random": found.is_random, "stratified": found.is_stratified}
@@ -324,7 +337,8 @@ def _save_inputs(job: Job, folder: Path) -> None:
         provenance=provenance,
         sampling_weight=pool.weights,
     )
-    save_encoder(job.encoder, pool.inputs, pool.class_names, folder / ENCODER)
+    stored = Preprocessing(job.encoder, pool.inputs, pool.class_names, pool.spelling)
+    save_preprocessing(stored, folder / ENCODER)
 
 
 def _predictions(job: Job, training: Training) -> tuple[IntArray | None, IntArray | None]:
@@ -333,13 +347,20 @@ def _predictions(job: Job, training: Training) -> tuple[IntArray | None, IntArra
     test = job.pool.test
     if test is None:
         return None, None
-    inputs = torch.as_tensor(job.encoder.encode(test.inputs)).to(job.heldout.inputs.device)
-    chosen = last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
+    encoded = torch.as_tensor(job.encoder.encode(test.inputs))
+    chosen = last = _predict(job, encoded)
     if training.last is not training.chosen:
         engine.restore(job.method, training.last)
-        last = engine.predict(job.method, inputs).argmax(1).cpu().numpy()
+        last = _predict(job, encoded)
         engine.restore(job.method, training.chosen)
     return chosen, last
+
+
+def _predict(job: Job, encoded: torch.Tensor) -> IntArray:
+    """Predicted classes of encoded rows, a batch of which at a time is put on the device."""
+    device = job.heldout.inputs.device
+    batches = encoded.split(engine.EVALUATION_BATCH)
+    return torch.cat([engine.predict(job.method, batch.to(device)).argmax(1).cpu() for batch in batches]).numpy()
 
 
 def _test_scores(job: Job, chosen: IntArray | None, last: IntArray | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,16 +46,26 @@ def new_run(out: Path) -> Iterator[Path]:
         Where the folder cannot be made.
     """
     out = out.resolve()
-    beside = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
-        (beside / ENCODER).mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(".partial", f".{out.name}.", out.parent))
+        beside.chmod(0o777 & ~_umask())
+        (beside / ENCODER).mkdir()
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
+        reason = "a part of its path is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{out}: cannot be written: {reason}; choose another --out") from error
     try:
         yield beside
         _put_in_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The permissions that new files do not get, which the system tells only when it is asked to change them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _put_in_place(beside: Path, out: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_process_ends_with_two(case):
     ("out", "message"),
     [
         ("file", "file is a file; --out names a folder to make"),
-        ("file/run", "Not a directory; choose another --out"),
+        ("file/run", "cannot be written: "),
         ("folder", "folder is not empty and holds no run; choose another folder"),
     ],
 )

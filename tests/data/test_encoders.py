@@ -13,10 +13,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import QuantileTransformer
 
-from ebomlc.data import encoders
+from ebomlc.data import encoders, preprocessing
 from ebomlc.data.columns import Columns, choose_inputs
-from ebomlc.data.encoders import ENCODERS, ImageEncoder, fit_encoder, load_encoder, register_encoder, save_encoder
+from ebomlc.data.encoders import ENCODERS, ImageEncoder, fit_encoder, register_encoder
 from ebomlc.data.inputs import Inputs, table_of_numbers
+from ebomlc.data.preprocessing import Preprocessing, load_preprocessing, save_preprocessing
 from ebomlc.data.tables import read_table, table_from_frame
 from ebomlc.errors import InputError
 
@@ -79,11 +80,11 @@ def inputs(request) -> Inputs:
 
 
 def saved(encoder, inputs, folder):
-    save_encoder(encoder, inputs, CLASS_NAMES, folder)
-    restored, like, class_names = load_encoder(folder)
-    assert len(like) == 0
-    assert len(like.join(inputs)) == len(inputs)
-    return restored, class_names
+    save_preprocessing(Preprocessing(encoder, inputs, CLASS_NAMES), folder)
+    stored = load_preprocessing(folder)
+    assert len(stored.like) == 0
+    assert len(stored.like.join(inputs)) == len(inputs)
+    return stored.encoder, stored.class_names
 
 
 def content(inputs) -> list:
@@ -375,7 +376,9 @@ class Doubled:
 
 
 def test_another_encoder_is_stored_and_found_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoders, "ENCODERS", dict(ENCODERS))
+    for room in (encoders, preprocessing):
+        monkeypatch.setattr(room, "ENCODERS", dict(ENCODERS))
+    monkeypatch.setattr(preprocessing, "ENCODERS", encoders.ENCODERS)
     assert register_encoder(Doubled) is register_encoder(Doubled) is Doubled
     restored, class_names = saved(Doubled(np.array(2.0), "x"), vectors(), tmp_path)
     assert isinstance(restored, Doubled)
@@ -389,15 +392,17 @@ def test_a_name_is_given_to_one_encoder_only():
 
 
 def test_an_encoder_of_another_version_is_refused(tmp_path):
-    save_encoder(Doubled(np.array(2.0), "x"), vectors(), CLASS_NAMES, tmp_path)
+    save_preprocessing(Preprocessing(Doubled(np.array(2.0), "x"), vectors(), CLASS_NAMES), tmp_path)
     with pytest.raises(InputError, match=r"encoder.json: unknown encoder 'doubled'.*use the version"):
-        load_encoder(tmp_path)
+        load_preprocessing(tmp_path)
 
 
 def test_what_is_stored_says_how_to_read_another_table(tmp_path):
     mixed = wines()
-    save_encoder(fit_encoder(mixed), mixed, CLASS_NAMES, tmp_path)
-    encoder, like, _ = load_encoder(tmp_path)
+    save_preprocessing(Preprocessing(fit_encoder(mixed), mixed, CLASS_NAMES, {"A ": "A"}), tmp_path)
+    stored = load_preprocessing(tmp_path)
+    assert stored.spelling == {"A ": "A"}
+    encoder, like = stored.encoder, stored.like
     table = table_from_frame(mixed.values.assign(id=range(len(mixed))), "(again)")
     again = choose_inputs(table, Columns(), like)
     np.testing.assert_array_equal(encoder.encode(again), fit_encoder(mixed).encode(mixed))
@@ -405,8 +410,9 @@ def test_what_is_stored_says_how_to_read_another_table(tmp_path):
 
 def test_what_is_stored_has_the_shape_and_type_of_a_row(inputs, tmp_path):
     encoder = fit_encoder(inputs)
-    save_encoder(encoder, inputs, CLASS_NAMES, tmp_path)
-    restored, like, _ = load_encoder(tmp_path)
+    save_preprocessing(Preprocessing(encoder, inputs, CLASS_NAMES), tmp_path)
+    stored = load_preprocessing(tmp_path)
+    restored, like = stored.encoder, stored.like
     assert like.kind == inputs.kind
     if inputs.kind == "table":
         assert like.values.dtypes.to_dict() == inputs.values.dtypes.to_dict()

@@ -67,6 +67,17 @@ def test_labels_may_be_words_booleans_or_a_series():
         assert arrays_from_object((PIXELS, labels)).labels[1] == expected
 
 
+def test_a_gap_in_a_list_of_labels_is_no_class():
+    labels = ["p", float("nan"), None, "q"] * 5
+    assert arrays_from_object((PIXELS, labels)).labels[:4].tolist() == ["p", None, None, "q"]
+    assert arrays_from_object((PIXELS, None)).labels.tolist() == [None] * 20
+
+
+def test_tensors_with_a_gradient_are_taken_as_they_are():
+    inputs = torch.tensor(DIGITS.data[:20], requires_grad=True)
+    np.testing.assert_array_equal(arrays_from_object((inputs, torch.as_tensor(LABELS))).inputs, DIGITS.data[:20])
+
+
 def test_a_torch_dataset_is_read_once_in_its_order():
     dataset = TensorDataset(torch.as_tensor(PIXELS)[:, None].repeat(1, 3, 1, 1), torch.as_tensor(LABELS))
     arrays = arrays_from_object(dataset)
@@ -92,6 +103,9 @@ def test_a_dataset_of_feature_rows_is_numbers():
         ((np.full((20, 3), np.inf), LABELS), "hold infinity"),
         ((np.full((20, 3), "a"), LABELS), "for columns of words give a DataFrame"),
         ((["a"] * 19 + [3], LABELS), "inputs hold 3 among texts"),
+        (({"x": [1.0] * 20}, LABELS), "give a DataFrame, pandas.DataFrame(inputs)"),
+        (([[1.0], [1.0, 2.0]] * 10, LABELS), "all rows must have one shape"),
+        ((PIXELS[:0], []), "the array is empty"),
         (Arrays(PIXELS, LABELS, kind="pictures"), "Arrays.kind is 'pictures'"),  # type: ignore[arg-type]
         (TensorDataset(torch.as_tensor(PIXELS)), "must give (input, label) for each index"),
     ],

@@ -4,11 +4,14 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from ebomlc.config import DataConfig
+from ebomlc.data.inputs import Inputs
 from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.pool import load_pool
-from ebomlc.data.readers import Reading, read_built_in, read_labels, read_source
+from ebomlc.data.readers import Reading, read_built_in, read_source
 from ebomlc.data.splits import split_hash
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.records import NO_LABEL
@@ -50,7 +53,7 @@ def test_hausa_is_joined_as_its_files_say(hausa):
     paths = {name: str(hausa / f"{name}.csv") for name in ("noisy", "trusted", "test", "truth")}
     pool = load(paths)
     noisy, trusted = (read_source(hausa / f"{name}.csv", Reading()) for name in ("noisy", "trusted"))
-    truth = read_labels(hausa / "truth.csv", Reading())
+    truth = dict(pd.read_csv(hausa / "truth.csv").itertuples(index=False))
     np.testing.assert_array_equal(pool.ids, [*noisy.ids, *trusted.ids])
     assert names(pool, pool.given) == [*noisy.labels, *trusted.given]
     assert names(pool, pool.right) == [None] * len(noisy) + list(trusted.labels)
@@ -260,8 +263,9 @@ def test_a_sample_of_rows_without_ids_is_joined_by_their_numbers(files):
 
 
 def test_the_same_check_twice_counts_once(files):
-    with pytest.warns(DataWarning, match="1 rows repeat the id and the label of another"):
-        pool = load(files(trusted="id,label\nb,p\na,p\nb,p\nd,q\n"))
+    said = []
+    pool = load_pool(DataConfig(**files(trusted="id,label\nb,p\na,p\nb,p\nd,q\n")), 0, say=said.append)
+    assert "1 rows repeat the id and the label of another" in said[0]
     assert len(pool.checked) == 3
 
 
@@ -270,6 +274,111 @@ def test_checks_that_contradict_each_other_are_refused(files):
     assert "id 'b' was checked twice and got 'p' in row 2 (the header is row 1), 'q' in row 4" in said
     said = refusal(files(noisy=ONE, trusted="id,label\nb,q\na,p\nc,q\n"))
     assert "id 'b' is 'q' there, but its checked label in the noisy set is 'p'" in said
+
+
+def test_what_either_file_says_of_a_checked_row_is_kept(files):
+    noisy = "id,x,label,checked_label,provenance,sampling_weight\na,1,p,,,\nb,2,q,p,random,3\nc,3,q,,,\nd,4,p,,,\n"
+    trusted = "id,label,given_label,provenance,sampling_weight\nb,p,,,\nc,q,p,suspect,\nc,q,,,2\n"
+    pool = load(files(noisy=noisy, trusted=trusted))
+    assert pool.provenance.tolist() == [None, "random", "suspect", None]
+    np.testing.assert_array_equal(pool.weights, [np.nan, 3, 2, np.nan])
+    assert names(pool, pool.given) == ["p", "q", "p", "p"]
+
+
+def test_numbers_of_rows_do_not_join_rows_of_another_file(files):
+    noisy = "x,y,label\n" + "".join(f"{k},{k * k},{'pq'[k % 2]}\n" for k in range(9))
+    other = "id,x,y,label,checked_label\n2,71,1,q,p\n5,74,16,p,p\n8,77,49,q,q\n"
+    said = refusal(files(noisy=noisy, trusted=other))
+    assert "the row with number 2 is another one in" in said
+    assert "give both files an id column" in said
+    relabelled = "id,label,checked_label\n2,p,p\n5,p,p\n8,q,q\n"
+    assert "the row with number 2 is another one" in refusal(files(noisy=noisy, trusted=relabelled))
+
+
+def test_trusted_rows_in_another_order_make_the_same_pool(files):
+    rows = ["b,2,,p", "e,5,6,q", "a,1,2,p", "d,4,5,q"]
+    pools = [load(files(trusted="id,x,y,label\n" + "\n".join(order) + "\n")) for order in (rows, rows[::-1])]
+    assert pools[0].ids.tolist() == pools[1].ids.tolist() == ["a", "b", "c", "d", "e"]
+    assert split_hash(pools[0].split) == split_hash(pools[1].split)
+
+
+@pytest.mark.parametrize("role", ["test", "truth"])
+def test_a_checked_label_is_the_right_one_in_every_set(files, role):
+    """A sample that came back is scored on what the person said, not on what was given."""
+    content = "id,x,y,label,checked_label\nc,93,94,p,q\nd,94,95,q,p\ne,95,96,q,\n"
+    said = []
+    pool = load_pool(DataConfig(**files(**{role: content})), 0, say=said.append)
+    if role == "test":
+        assert pool.test is not None
+        assert names(pool, pool.test.labels) == ["q", "p"]
+        assert "1 of 3 rows are not checked yet" in said[0]
+    else:
+        assert names(pool, pool.truth[2:5]) == ["q", "p", None]
+
+
+def test_a_truth_that_contradicts_itself_is_refused(files):
+    assert "id 'c' has the label 'q' and in row 3 (the header is row 1) 'p'" in refusal(
+        files(truth="id,label\nc,q\nc,p\n")
+    )
+
+
+def test_checked_rows_whose_image_was_left_out_are_left_out_too(tmp_path):
+    digits = load_digits()
+    ids = []
+    for number, (pixels, right) in enumerate(zip(digits.images[:40], digits.target, strict=False)):
+        ids.append(f"{right % 2}/{number:02d}.png")
+        path = tmp_path / "photos" / ids[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype(np.uint8)).save(path)
+    (tmp_path / "photos" / ids[3]).write_bytes(b"%PDF-1.7")
+    (tmp_path / "checked.csv").write_text("id,label\n" + "".join(f"{name},{name[0]}\n" for name in ids[:12]))
+    said = []
+    config = DataConfig(
+        str(tmp_path / "photos"),
+        trusted=str(tmp_path / "checked.csv"),
+        on_bad_input="skip",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    with pytest.warns(DataWarning, match="1 of 40 images cannot be read"):
+        pool = load_pool(config, 0, say=said.append)
+    assert any("1 checked rows are left out, for their inputs cannot be read" in line for line in said)
+    assert (len(pool.ids), len(pool.checked)) == (39, 11)
+    assert [name for name, _ in pool.skipped] == [ids[3]]
+
+
+def test_images_of_trusted_rows_replace_those_of_noisy_ones_without_a_copy_of_all(tmp_path):
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", shape=(50, 1, 4, 4), dtype=np.uint8)
+    array[:] = np.arange(50)[:, None, None, None]
+    array.flush()
+    values = np.load(tmp_path / "a.npy", mmap_mode="c")
+    inputs = Inputs("images", values)
+    changed = inputs.replace(np.array([7, 3]), Inputs("images", np.full((2, 1, 4, 4), 200, np.uint8)))
+    assert np.shares_memory(changed.values, values)
+    assert changed.values[[3, 7, 8], 0, 0, 0].tolist() == [200, 200, 8]
+    assert np.load(tmp_path / "a.npy")[3, 0, 0, 0] == 3, "the file stays as it was"
+    mine = np.zeros((5, 2), np.float32)
+    Inputs("vectors", mine).replace(np.array([1]), Inputs("vectors", np.ones((1, 2), np.float32)))
+    assert not mine.any(), "somebody's array stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_trusted": 2}, "has checked rows of its own: leave --n-trusted out"),
+        ({"image_size": 32}, "holds no images: leave --image-size out"),
+    ],
+)
+def test_options_that_say_nothing_about_such_rows_are_refused(files, settings, message):
+    assert message in refusal(files(noisy=ONE, trusted=None), **settings)
+
+
+def test_a_column_of_somebody_elses_provenance_is_no_provenance(files):
+    pool = load(
+        files(
+            noisy=NOISY.replace("label\n", "label,provenance\n").replace("p\n", "p,Italy\n").replace("q\n", "q,Spain\n")
+        )
+    )
+    assert set(pool.provenance[pool.split.noisy]) == {None}
 
 
 def test_drawn_rows_are_random(files):
@@ -366,7 +475,7 @@ BAD_SETS = {
     "no trusted row": ({"trusted": "id,x,y,label\n"}, "trusted.csv: a header but no rows"),
     "a feature missing": ({"trusted": "id,x,label\nt1,1,p\n"}, "column 'y'"),
     "a feature that is text": ({"trusted": TRUSTED + "t4,1,hi,q\n"}, "but 'hi' stands in row 5"),
-    "all rows trusted": ({"noisy": TRUSTED}, "there is nothing left to correct"),
+    "all rows trusted": ({"noisy": TRUSTED}, "is a trusted one: there is nothing left to correct"),
     "unknown class in test": (
         {"test": "x,y,label\n1,2,p\n1,2,r\n"},
         "test.csv: row 3 (the header is row 1) has the label 'r'",

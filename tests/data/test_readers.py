@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from ebomlc.data.columns import Columns
 from ebomlc.data.memory import Arrays
-from ebomlc.data.readers import Reading, read_built_in, read_labels, read_source
+from ebomlc.data.readers import Reading, read_built_in, read_source
 from ebomlc.errors import DataWarning, InputError
 
 
@@ -101,7 +101,7 @@ def test_a_weight_must_be_a_positive_number(write, weight):
 
 def test_an_unknown_provenance_is_refused(write):
     assert "unknown provenance 'randm': did you mean 'random'?" in refusal(
-        write("a.csv", "id,x,label,provenance\n1,1,a,randm\n")
+        write("a.csv", "id,x,label,given_label,provenance\n1,1,a,b,randm\n")
     )
 
 
@@ -111,10 +111,6 @@ def test_a_table_that_only_joins_labels_needs_no_inputs(write):
     assert source.inputs is None
     assert source.labels.tolist() == ["a"]
     assert "column 'x'" in refusal(write("u.csv", "label\na\n"), like=noisy.inputs), "rows without ids join nothing"
-
-
-def test_right_labels_are_read_by_id_and_an_empty_one_says_nothing(write):
-    assert read_labels(write("t.csv", "id,label\n7,a\n8,\n9,b\n"), Reading()) == {"7": "a", "9": "b"}
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------
@@ -169,7 +165,7 @@ def test_embeddings_that_cannot_be_used_are_refused(vectors, array, message):
 def test_embeddings_need_exactly_one_table(vectors):
     path = vectors()
     path.with_suffix(".tsv").write_bytes(b"id\tlabel\n")
-    assert "rows.csv, rows.tsv lie beside it: which one?" in refusal(path)
+    assert "rows.csv, rows.tsv lie beside it: remove all but one" in refusal(path)
     path.with_suffix(".tsv").unlink()
     path.with_suffix(".csv").unlink()
     assert "no table beside it says what its rows are: write rows.csv" in refusal(path)
@@ -221,6 +217,30 @@ def test_a_table_may_hold_paths(photos, tmp_path):
     test = read_source(photos, reading(cache_dir=tmp_path / "cache", image_size=16), like=source.inputs)
     assert test.inputs is not None
     assert test.inputs.values.shape[2:] == (8, 8), "further sets take the size of the first"
+
+
+def test_a_bad_image_of_a_table_takes_its_row_along(photos, tmp_path):
+    files = sorted(photos.rglob("*.png"))
+    rows = [f"x{k},{path.relative_to(tmp_path)},{path.parent.name}" for k, path in enumerate(files)]
+    (tmp_path / "images.csv").write_text("id,path,label\n" + "\n".join(rows))
+    files[2].write_bytes(b"PK\x03\x04")
+    with pytest.warns(DataWarning, match="1 of 20 images cannot be read"):
+        source = read_source(
+            tmp_path / "images.csv", reading(image="path", cache_dir=tmp_path / "cache", on_bad_input="skip")
+        )
+    assert source.ids.tolist() == [f"x{k}" for k in range(20) if k != 2]
+    assert source.skipped_ids == {"x2"}
+    assert source.inputs is not None
+    for name, label, pixels in zip(source.ids, source.labels, source.inputs.values, strict=True):
+        path = files[int(name[1:])]
+        assert label == path.parent.name
+        np.testing.assert_array_equal(pixels[0], np.asarray(Image.open(path)))
+
+
+def test_rows_unlike_those_of_the_first_set_are_refused(vectors):
+    like = read_source(vectors(), Reading()).inputs
+    for data in (Arrays(np.ones((3, 63)), list("aab"), kind="embeddings"), (np.ones((3, 8, 8)), list("aab"))):
+        assert "but a row of the noisy set is an embedding of 64 numbers" in refusal(data, like=like)
 
 
 def test_a_bad_image_is_refused_or_left_out_with_its_row(photos, tmp_path):

@@ -21,6 +21,7 @@ def predict(
     Everything needed is read from the run folder. Where the rows have right labels, the accuracy is printed.
     """
     from ebomlc.data.output import check_output, write_table
+    from ebomlc.errors import listed
     from ebomlc.prediction import load_classifier
     from ebomlc.prediction import predict as predict_rows
 
@@ -28,6 +29,8 @@ def predict(
     found = predict_rows(load_classifier(run, device=device), data)
     write_table(found.to_frame(), out)
     typer.echo(f"{len(found.ids):,} rows classified into {len(found.class_names):,} classes; written to {out}")
+    if found.unknown_labels:
+        typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown_labels)}")
     if found.accuracy is not None:
         typer.echo(
             f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def new_cached(key: str, folder: Path, shape: tuple[int, ...], dtype: npt.DTypeL
         yield values
         _put_in_place(values, partial, _path(key, folder))
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows does not remove a file that is mapped
+            partial.unlink(missing_ok=True)
 
 
 def _new_file(key: str, folder: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[np.memmap, Path]:

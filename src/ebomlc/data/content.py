@@ -13,7 +13,7 @@ from ebomlc.data.inputs import Inputs
 
 Digests = npt.NDArray[np.uint64]
 
-IDENTIFYING = 0.1
+IDENTIFYING = 0.5
 """Where a larger share of the noisy rows of a table have a twin among them, equal rows are no sign of a copy."""
 
 
@@ -26,7 +26,11 @@ def row_digests(inputs: Inputs) -> Digests:
         64 bits: among two million rows, two different ones share a digest once in ten million sets.
     """
     if inputs.kind == "table":
-        return pd.util.hash_pandas_object(inputs.values, index=False, categorize=True).to_numpy().astype(np.uint64)
+        # the same words may come as objects or as Arrow strings, and be missing as None or as NaN
+        names = (*inputs.select("category"), *inputs.select("text"))
+        words = {name: inputs.values[name].astype(object) for name in names}
+        plain = inputs.values.assign(**{name: cells.where(cells.notna(), None) for name, cells in words.items()})
+        return pd.util.hash_pandas_object(plain, index=False, categorize=True).to_numpy().astype(np.uint64)
     digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in inputs.values]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -19,8 +16,8 @@ from sklearn.preprocessing import QuantileTransformer
 from sklearn.utils import resample
 
 from ebomlc.data.columns import ONE_HOT_VALUES
-from ebomlc.data.inputs import Inputs, Role, no_rows
-from ebomlc.errors import InputError, unknown_name
+from ebomlc.data.inputs import Inputs, Role
+from ebomlc.errors import InputError
 from ebomlc.records import IntArray
 
 Array = npt.NDArray[Any]
@@ -35,6 +32,7 @@ CHARACTERS: Mapping[str, Any] = {
     "max_features": 50_000,
 }
 CHUNK_ROWS = 65_536
+IMAGES_AT_ONCE = 1000
 """What is computed in float64 is computed for so many rows at a time: of millions it would not fit into memory."""
 
 
@@ -87,14 +85,14 @@ ELSEWHERE = {"backbone": "ebomlc.data.frozen", "sentences": "ebomlc.data.frozen"
 
 
 def register_encoder(encoder: EncoderClass) -> EncoderClass:
-    """Class decorator: `load_encoder` finds this kind of encoder by its name."""
+    """Class decorator: `load_preprocessing` finds this kind of encoder by its name."""
     if ENCODERS.setdefault(encoder.name, encoder) is not encoder:
         raise ValueError(f"two encoders are called {encoder.name!r}")
     return encoder
 
 
-def _chunks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK_ROWS, n)) for start in range(0, n, CHUNK_ROWS))
+def _chunks(n: int, size: int = CHUNK_ROWS) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 # --- images and vectors -----------------------------------------------------------------------------------------------
@@ -121,9 +119,10 @@ class ImageEncoder:
     @classmethod
     def fit(cls, inputs: Inputs) -> ImageEncoder:
         """Statistics of the pixels by channel."""
-        counts = np.stack(
-            [np.bincount(inputs.values[:, c].ravel(), minlength=256) for c in range(inputs.values.shape[1])]
-        )
+        counts = np.zeros((inputs.values.shape[1], 256), np.int64)
+        for rows in _chunks(len(inputs), IMAGES_AT_ONCE):
+            some = inputs.values[rows]
+            counts += [np.bincount(some[:, channel].ravel(), minlength=256) for channel in range(len(counts))]
         levels = np.arange(256) / 255
         mean = counts @ levels / counts.sum(1)
         variance = counts @ levels**2 / counts.sum(1) - mean**2
@@ -533,9 +532,6 @@ Encoded = npt.NDArray[Any] | LazyEncoded
 """Encoded inputs of all rows [N, ...]: an array, or what can be asked for its rows."""
 
 
-# --- storing ----------------------------------------------------------------------------------------------------------
-
-
 def fit_encoder(inputs: Inputs) -> Encoder:
     """The encoder of this kind of input that learns from nothing else, fitted on it."""
     fitters: dict[str, Callable[[Inputs], Encoder]] = {
@@ -544,52 +540,3 @@ def fit_encoder(inputs: Inputs) -> Encoder:
         "images": ImageEncoder.fit,
     }
     return fitters[inputs.kind](inputs)
-
-
-def save_encoder(encoder: Encoder, inputs: Inputs, class_names: tuple[str, ...], folder: Path) -> None:
-    """Write ``encoder.json`` and ``encoder.npz`` into an existing folder.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Fitted.
-    inputs : Inputs
-        What it was fitted on; only their kind, columns and shape are kept, which later rows are read by.
-    class_names : tuple of str
-        In the order of the model's outputs.
-    folder : Path
-        Where to.
-    """
-    content = {
-        "encoder": encoder.name,
-        "kind": inputs.kind,
-        "roles": dict(inputs.roles),
-        "shape": () if inputs.kind == "table" else inputs.values.shape[1:],
-        "class_names": class_names,
-        "details": encoder.details(),
-    }
-    (folder / "encoder.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    np.savez(folder / "encoder.npz", **encoder.arrays())  # type: ignore[arg-type] - the stub of numpy
-
-
-def load_encoder(folder: Path) -> tuple[Encoder, Inputs, tuple[str, ...]]:
-    """From what `save_encoder` wrote: the encoder, inputs without rows for others to be read like, and class names.
-
-    Raises
-    ------
-    InputError
-        For an encoder that this version does not know.
-    """
-    content = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    name = content.get("encoder", "(none)")
-    if name in ELSEWHERE:
-        import_module(ELSEWHERE[name])
-    if name not in ENCODERS:
-        raise InputError(
-            f"{folder / 'encoder.json'}: {unknown_name('encoder', name, ENCODERS)}; "
-            f"use the version of ebomlc that wrote it"
-        )
-    with np.load(folder / "encoder.npz", allow_pickle=False) as stored:
-        encoder = ENCODERS[name].restore(content["details"], dict(stored))
-    like = no_rows(content["kind"], content["roles"], tuple(content["shape"]))
-    return encoder, like, tuple(content["class_names"])

@@ -83,7 +83,7 @@ class ImageFiles:
     ----------
     ids : object array of str, shape [N]
         Path of each image below the folder, with forward slashes.
-    labels : object array of str, shape [N]
+    labels : object array of str or None, shape [N]
         Name of the sub-folder that each image is in, the uppermost where there are several.
     paths : tuple of Path, length N
     """
@@ -144,10 +144,17 @@ class _Decoded:
 # --- where images are -------------------------------------------------------------------------------------------------
 
 
-def list_image_folder(root: Path) -> ImageFiles:
+def list_image_folder(root: Path, *, flat: bool = False) -> ImageFiles:
     """Images of a folder that has one sub-folder for each class; they may lie deeper.
 
     Links to folders are not followed. Hidden files and what systems leave behind are passed over in silence.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    flat : bool
+        Images may also lie directly in it, and have no label then.
 
     Raises
     ------
@@ -163,13 +170,14 @@ def list_image_folder(root: Path) -> ImageFiles:
     """
     _check_root(root)
     images, others, links = _walk(root)
-    _check_images(root, images, others)
-    labels = [name.partition("/")[0] for name in images]
+    _check_images(root, images, others, flat=flat)
+    labels = [name.partition("/")[0] if "/" in name else None for name in images]
     _warn(root, links, "a link to a folder", "links to folders", "not followed: put the folder itself there")
     _warn(root, others, "a file that is no image", "files that are no images", "left out")
     _warn(root, _empty_classes(root, labels), "a folder", "folders", "no class: no image in it")
-    if {label.lower() for label in labels} <= PARTS_OF_A_SET:
-        parts = listed(sorted(set(labels)))
+    named = {label for label in labels if label is not None}
+    if named and {label.lower() for label in named} <= PARTS_OF_A_SET:
+        parts = listed(sorted(named))
         warnings.warn(f"{root}: the classes are {parts}; is one of them the folder to give?", DataWarning, stacklevel=2)
     return ImageFiles(np.array([*images], dtype=object), np.array(labels, dtype=object), tuple(images.values()))
 
@@ -209,17 +217,17 @@ def _refuse_unlisted(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be listed: {error.strerror}; allow this folder to be read") from error
 
 
-def _empty_classes(root: Path, labels: Sequence[str]) -> list[str]:
+def _empty_classes(root: Path, labels: Sequence[str | None]) -> list[str]:
     folders = {folder.name for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink()}
     return sorted(name for name in folders - set(labels) if not _is_ignored(name))
 
 
-def _check_images(root: Path, images: Mapping[str, Path], others: Sequence[str]) -> None:
+def _check_images(root: Path, images: Mapping[str, Path], others: Sequence[str], *, flat: bool) -> None:
     if not images:
         found = f"; {len(others)} other files are there ({listed(others[:3])})" if others else ""
         raise InputError(f"{root}: no image in this folder{found}; {LAYOUT.format(root=root)}")
     loose = [name for name in images if "/" not in name]
-    if loose:
+    if loose and not flat:
         raise InputError(
             f"{root}: {loose[0]!r} lies directly in this folder (as do {len(loose) - 1} more images) and so has no "
             f"label; {LAYOUT.format(root=root)}"

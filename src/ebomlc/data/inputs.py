@@ -60,13 +60,27 @@ class Inputs:
             return replace(self, values=self.values.iloc[rows].reset_index(drop=True))
         return replace(self, values=self.values[rows])
 
+    def replace(self, rows: IntArray, other: Inputs) -> Inputs:
+        """These rows, some of them replaced by others; of a mapped file only the pages they are on are copied."""
+        self._check_alike(other)
+        if self.kind == "table":
+            order = np.arange(len(self))
+            order[rows] = len(self) + np.arange(len(other))
+            return self.join(other).take(order)
+        values = self.values if isinstance(self.values, np.memmap) and self.values.mode == "c" else self.values.copy()
+        values[rows] = other.values
+        return replace(self, values=values)
+
     def join(self, other: Inputs) -> Inputs:
         """The rows of both, which must be of one kind and from the same columns."""
-        if (self.kind, self.roles) != (other.kind, other.roles):
-            raise ValueError(f"cannot join {self.kind} of {self.roles} with {other.kind} of {other.roles}")
+        self._check_alike(other)
         if self.kind == "table":
             return replace(self, values=pd.concat([self.values, other.values], ignore_index=True))
         return replace(self, values=np.concatenate([self.values, other.values]))
+
+    def _check_alike(self, other: Inputs) -> None:
+        if (self.kind, self.roles) != (other.kind, other.roles):
+            raise ValueError(f"cannot join {self.kind} of {self.roles} with {other.kind} of {other.roles}")
 
 
 def table_of_numbers(values: npt.NDArray[Any], columns: tuple[str, ...]) -> Inputs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,8 @@ def arrays_from_object(data: Any) -> CheckedArrays:  # noqa: ANN401 - any Python
 
 
 def _checked(arrays: Arrays) -> CheckedArrays:
+    if arrays.labels is None:
+        arrays = replace(arrays, labels=[None] * len(arrays.inputs))
     labels = _strings(arrays.labels)
     n = len(labels)
     kind = arrays.kind or _kind(arrays.inputs)
@@ -101,21 +103,36 @@ def _checked(arrays: Arrays) -> CheckedArrays:
 
 
 def _strings(values: Any) -> npt.NDArray[np.object_]:  # noqa: ANN401 - any sequence
-    column = pd.Series(np.asarray(values) if not isinstance(values, pd.Series) else values.to_numpy())
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    plain = values.to_numpy() if isinstance(values, pd.Series | pd.Index) else values
+    column = pd.Series(
+        plain if isinstance(plain, np.ndarray) and plain.ndim == 1 else pd.array(list(plain), dtype=object)
+    )
     if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64").astype(object)  # labels with gaps: NaN made floats of them
-    return as_strings(column)
+    return as_strings(column, "the labels")
 
 
 def _kind(inputs: Any) -> ArrayKind:  # noqa: ANN401
-    first = inputs[0] if len(inputs) else None
-    if isinstance(first, str):
+    if not isinstance(inputs, pd.DataFrame | Mapping) and len(inputs) and isinstance(next(iter(inputs)), str):
         return "texts"
-    return "images" if np.ndim(inputs) in (3, 4) else "numbers"
+    return "images" if _array(inputs).ndim in (3, 4) else "numbers"
+
+
+def _array(inputs: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+    if hasattr(inputs, "detach"):
+        inputs = inputs.detach().cpu()
+    if isinstance(inputs, Mapping):
+        raise InputError("inputs are a mapping: for columns with names give a DataFrame, pandas.DataFrame(inputs)")
+    try:
+        return inputs.to_numpy() if isinstance(inputs, pd.DataFrame) else np.asarray(inputs)
+    except ValueError as error:
+        raise InputError(f"inputs do not make one array: {error}; all rows must have one shape") from error
 
 
 def _numbers(inputs: Any) -> npt.NDArray[Any]:  # noqa: ANN401
-    array = inputs.to_numpy() if isinstance(inputs, pd.DataFrame) else np.asarray(inputs)
+    array = _array(inputs)
     if array.ndim != 2 or array.dtype.kind not in "fiub" or not array.size:
         raise InputError(
             f"inputs have shape {array.shape} and type {array.dtype}: numbers [rows, columns] are needed; for columns "
@@ -135,7 +152,9 @@ def _texts(inputs: Any) -> npt.NDArray[np.object_]:  # noqa: ANN401
 
 
 def _images(inputs: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401
-    array = np.asarray(inputs)
+    array = _array(inputs)
+    if not array.size:
+        raise InputError("there are no images: the array is empty")
     if array.dtype != np.uint8:
         array = _as_pixels(array)
     if array.ndim == 3:

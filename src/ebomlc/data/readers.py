@@ -40,6 +40,7 @@ class Reading:
     on_bad_input: Literal["error", "skip"] = "error"
     cache_dir: Path | None = None
     label_required: bool = True
+    ids_matter: bool = True
     checked_required: bool = False
     like_name: str = "the noisy set"
     say: Callable[[str], None] | None = None
@@ -77,6 +78,8 @@ class Source:
         Superclass of each class of built-in sets that have one.
     skipped : tuple of (str, str)
         Names of inputs that could not be read, and why.
+    skipped_ids : frozenset of str
+        Ids of their rows.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Source:
     human: Mapping[str, IntArray] = field(default_factory=dict)
     superclass: IntArray | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    skipped_ids: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,6 +151,13 @@ def read_source(
     InputError
         For everything that cannot be used.
     """
+    source = _read(data, reading, like, test=test, labels_only=labels_only)
+    if like is not None and source.inputs is not None:
+        _check_alike(source.inputs, like, source.name, reading.like_name)
+    return source
+
+
+def _read(data: Any, reading: Reading, like: Inputs | None, *, test: bool, labels_only: bool) -> Source:  # noqa: ANN401
     if not isinstance(data, str | Path):
         return _read_object(data, reading, like, labels_only)
     name = str(data)
@@ -161,6 +172,19 @@ def read_source(
     if path.suffix.lower() == ".npy":
         return _read_vectors(path, reading, labels_only)
     return _read_table(read_table(path), reading, like, labels_only)
+
+
+def _check_alike(inputs: Inputs, like: Inputs, name: str, like_name: str) -> None:
+    here, there = _describe(inputs), _describe(like)
+    if here != there:
+        raise InputError(f"a row of {name} is {here}, but a row of {like_name} is {there}: they must be alike")
+
+
+def _describe(inputs: Inputs) -> str:
+    if inputs.kind == "table":
+        return f"{len(inputs.roles)} columns ({listed(inputs.columns)})"
+    size = " x ".join(map(str, inputs.values.shape[1:]))
+    return f"an image of {size}" if inputs.kind == "images" else f"an embedding of {size} numbers"
 
 
 def _check_name(path: Path) -> None:
@@ -184,8 +208,8 @@ def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only
     if table.frame.empty:
         raise InputError(f"{table.name}: a header but no rows; at least one row is needed")
     columns = reading.columns
-    _check_columns(table, reading)
-    ids, has_ids = _ids(table, columns)
+    _check_columns(table, reading, is_joined=labels_only or like is not None)
+    ids, has_ids = _ids(table, reading)
     skipped: tuple[tuple[str, str], ...] = ()
     kept = np.arange(len(ids))
     inputs = None
@@ -196,14 +220,20 @@ def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only
         else:
             inputs = choose_inputs(table, columns, like, like_name=reading.like_name)
     source = _with_columns(table, columns, ids, has_ids)
-    if len(kept) < len(ids):
-        source = source.take(kept)
-    return replace(source, inputs=inputs, skipped=skipped)
+    return _with_inputs(source, inputs, kept, skipped)
 
 
-def _check_columns(table: Table, reading: Reading) -> None:
+def _with_inputs(source: Source, inputs: Inputs | None, kept: IntArray, skipped: tuple[tuple[str, str], ...]) -> Source:
+    """The rows whose inputs could be read, with them."""
+    left_out = frozenset(np.delete(source.ids, kept))
+    rows = source if not left_out else source.take(kept)
+    return replace(rows, inputs=inputs, skipped=skipped, skipped_ids=left_out)
+
+
+def _check_columns(table: Table, reading: Reading, *, is_joined: bool) -> None:
+    """Raise InputError where a column that is needed is missing; checked labels are enough for rows known elsewhere."""
     columns = reading.columns
-    if reading.label_required and CHECKED_COLUMN not in table.frame.columns:
+    if reading.label_required and not (is_joined and CHECKED_COLUMN in table.frame.columns):
         _column(table, columns.label, "name another with --label")
     if reading.checked_required:
         _column(table, columns.checked or CHECKED_COLUMN, "name the column of checked labels with --checked")
@@ -227,7 +257,7 @@ def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) ->
         checked=_optional(table, checked),
         asks_for_checks=checked in table.frame.columns,
         given=_optional(table, GIVEN_COLUMN),
-        provenance=_provenance(table),
+        provenance=_provenance(table, is_ours=checked in table.frame.columns or GIVEN_COLUMN in table.frame.columns),
         weights=_weights(table),
         inputs=None,
         places=lambda *rows: table.place(*table.frame.index[list(rows)].tolist()),
@@ -248,13 +278,15 @@ def _optional(table: Table, name: str) -> Labels:
     return np.array([None if cell is None or not cell.strip() else cell for cell in cells], dtype=object)
 
 
-def _ids(table: Table, columns: Columns) -> tuple[Labels, bool]:
-    if columns.id is None and "id" not in table.frame.columns:
-        return _row_numbers(len(table.frame)), False
-    name = columns.id or "id"
+def _ids(table: Table, reading: Reading) -> tuple[Labels, bool]:
+    name, numbers = reading.columns.id or "id", _row_numbers(len(table.frame))
+    if name not in table.frame.columns and (reading.columns.id is None or not reading.ids_matter):
+        return numbers, False
     _column(table, name, "name another with --id")
     ids = _optional(table, name)
     empty = np.array([row is None for row in ids])
+    if not reading.ids_matter:
+        return np.where(empty, numbers, ids), True
     if empty.any():
         place = table.place(table.frame.index[int(empty.argmax())])
         raise InputError(f"{table.name}: the id in {place} is empty; fill it or remove the row")
@@ -265,8 +297,11 @@ def _row_numbers(n: int) -> Labels:
     return np.array([str(row + 1) for row in range(n)], dtype=object)
 
 
-def _provenance(table: Table) -> Labels:
+def _provenance(table: Table, *, is_ours: bool) -> Labels:
+    """Why rows were checked; where nothing is, a column of that name is the user's own and says something else."""
     cells = _optional(table, PROVENANCE_COLUMN)
+    if not is_ours and not {cell for cell in cells if cell is not None} <= set(PROVENANCES):
+        return np.full(len(cells), None, dtype=object)
     for row, cell in enumerate(cells):
         if cell is not None and cell not in PROVENANCES:
             place = table.place(table.frame.index[row])
@@ -293,26 +328,17 @@ def _weight(cell: str, table: Table, row: int) -> float:
     return weight
 
 
-def read_labels(data: Any, reading: Reading) -> dict[str, str]:  # noqa: ANN401 - as `read_source`
-    """Right labels by id, from a set with ids and labels; a row with an empty label says nothing."""
-    source = read_source(data, reading, labels_only=True)
-    if not source.has_ids:
-        raise InputError(f"{source.name}: has no column 'id', which labels are joined by; name it with --id")
-    return {row: label for row, label in zip(source.ids, source.labels, strict=True) if label is not None}
-
-
 # --- images and vectors -----------------------------------------------------------------------------------------------
 
 
 def _read_folder(path: Path, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         return _read_dataset(str(path), str(path), reading, like, labels_only)
-    files = list_image_folder(path)
+    files = list_image_folder(path, flat=not reading.label_required)
     inputs, kept, skipped = None, np.arange(len(files.ids)), ()
     if not labels_only:
         inputs, kept, skipped = _load_images(files.paths, list(files.ids), reading, like, str(path))
-    source = _bare(str(path), files.ids, files.labels, inputs=None, has_ids=True)
-    return replace(source.take(kept), inputs=inputs, skipped=skipped)
+    return _with_inputs(_bare(str(path), files.ids, files.labels, has_ids=True), inputs, kept, skipped)
 
 
 def _load_images(
@@ -335,8 +361,8 @@ def _load_images(
     if loaded.bad:
         shown = "; ".join(f"{name}: {reason}" for name, reason in loaded.bad[:SHOWN_SKIPPED])
         warnings.warn(
-            f"{where}: {len(loaded.bad)} of {len(paths)} images cannot be read and are left out ({shown}); "
-            f"summary.json lists them",
+            f"{where}: {len(loaded.bad)} of {len(paths)} images cannot be read and are left out: {shown}"
+            f"{'; summary.json lists them all' if reading.label_required else ''}",
             DataWarning,
             stacklevel=2,
         )
@@ -346,32 +372,35 @@ def _load_images(
 def _read_vectors(path: Path, reading: Reading, labels_only: bool) -> Source:
     """Row i of ``NAME.npy`` is what row i of the table ``NAME.csv`` (or another kind of table) is about."""
     tables = [path.with_suffix(suffix) for suffix in TABLE_SUFFIXES if path.with_suffix(suffix).exists()]
+    if not tables and not reading.label_required:
+        return _without_labels(str(path), Inputs("vectors", load_vectors(path)))
     if not tables:
         raise InputError(
             f"{path}: no table beside it says what its rows are: write {path.stem}.csv with a row for each, "
             f"ids and labels in the same order"
         )
     if len(tables) > 1:
-        raise InputError(
-            f"{path}: {listed([file.name for file in tables])} lie beside it: which one? remove the others"
-        )
+        raise InputError(f"{path}: {listed([file.name for file in tables])} lie beside it: remove all but one")
     table = read_table(tables[0])
-    _check_columns(table, reading)
-    source = _with_columns(table, reading.columns, *_ids(table, reading.columns))
+    _check_columns(table, reading, is_joined=labels_only)
+    source = _with_columns(table, reading.columns, *_ids(table, reading))
     if labels_only:
         return source
     vectors = load_vectors(path)
     if len(vectors) != len(source):
-        raise InputError(
-            f"{path} has {len(vectors):,} rows, but {tables[0].name} has {len(source):,}: one row for each"
-        )
+        raise InputError(f"{path} has {len(vectors):,} rows, but {tables[0].name} has {len(source):,}: one for each")
     return replace(source, inputs=Inputs("vectors", vectors))
+
+
+def _without_labels(name: str, inputs: Inputs) -> Source:
+    nothing = np.full(len(inputs), None, dtype=object)
+    return replace(_bare(name, _row_numbers(len(inputs)), nothing, has_ids=False), inputs=inputs)
 
 
 def load_vectors(path: Path) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] from an ``.npy`` file, as float32; a large file of float32 stays on disk."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: not an array that numpy can load without pickle; write it with numpy.save"
@@ -412,9 +441,8 @@ def _read_object(data: Any, reading: Reading, like: Inputs | None, labels_only: 
     if is_table(data):
         return _read_dataset(data, object_name(data), reading, like, labels_only)
     arrays = arrays_from_object(data)
-    inputs = None if labels_only else _inputs_of(arrays)
-    source = _bare(object_name(data), arrays.ids, arrays.labels, inputs, has_ids=arrays.has_ids)
-    return replace(source, given=arrays.given)
+    source = _bare(object_name(data), arrays.ids, arrays.labels, has_ids=arrays.has_ids)
+    return replace(source, given=arrays.given, inputs=None if labels_only else _inputs_of(arrays))
 
 
 def _inputs_of(arrays: CheckedArrays) -> Inputs:
@@ -434,8 +462,8 @@ def object_name(data: object) -> str:
     return f"({type(data).__name__} from Python)"
 
 
-def _bare(name: str, ids: Labels, labels: Labels, inputs: Inputs | None, *, has_ids: bool) -> Source:
-    """Rows of which nothing but ids and labels is known."""
+def _bare(name: str, ids: Labels, labels: Labels, *, has_ids: bool) -> Source:
+    """Rows of which nothing but ids and labels is known so far."""
     nothing = np.full(len(ids), None, dtype=object)
     return Source(
         name=name,
@@ -446,7 +474,7 @@ def _bare(name: str, ids: Labels, labels: Labels, inputs: Inputs | None, *, has_
         given=nothing,
         provenance=nothing,
         weights=np.full(len(ids), np.nan),
-        inputs=inputs,
+        inputs=None,
         places=lambda *rows: f"row{'s' * (len(rows) > 1)} {', '.join(str(row + 1) for row in rows)}",
     )
 
@@ -488,7 +516,8 @@ def _official_source(
     ids = np.array([f"{part}-{row}" for row in range(len(labels))], dtype=object)
     names = np.array(official.class_names, dtype=object)
     return replace(
-        _bare(f"{name} ({part})", ids, names[labels], own, has_ids=True),
+        _bare(f"{name} ({part})", ids, names[labels], has_ids=True),
+        inputs=own,
         class_names=official.class_names,
         human=official.human if part == "train" else {},
         superclass=official.superclass,

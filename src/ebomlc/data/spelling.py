@@ -19,7 +19,7 @@ SHOWN_GROUPS = 3
 WITH_FRACTION = re.compile(r"-?\d+\.0")
 
 
-def choose_spelling(columns: Iterable[npt.NDArray[np.object_]], wanted: bool | None) -> Spelling | None:
+def choose_spelling(columns: Iterable[npt.NDArray[np.object_]], wanted: bool | None) -> Spelling:
     """How each label is to be spelt.
 
     Parameters
@@ -31,8 +31,8 @@ def choose_spelling(columns: Iterable[npt.NDArray[np.object_]], wanted: bool | N
 
     Returns
     -------
-    mapping or None
-        From a label to the most frequent spelling of its class; None where every label stays as it is.
+    mapping
+        From a label to the most frequent spelling of its class; labels that stay as they are need not be in it.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def choose_spelling(columns: Iterable[npt.NDArray[np.object_]], wanted: bool | N
         groups[_plain(label)].append(label)
     alike = [spellings for spellings in groups.values() if len(spellings) > 1]
     if not alike or wanted is False:
-        return whole or None
+        return whole
     if wanted is None:
         shown = "; ".join(listed([repr(label) for label in spellings]) for spellings in alike[:SHOWN_GROUPS])
         raise InputError(

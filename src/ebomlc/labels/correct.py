@@ -85,7 +85,8 @@ def _correct_chunk(method: Method, inputs: Tensor, given: IntArray, right: IntAr
     asked = torch.as_tensor(np.where(given == NO_LABEL, right, given)).to(inputs.device)
     suggested = _numpy(method.suggest(inputs, asked))
     is_trusted = right != NO_LABEL
-    suggested[is_trusted] = np.eye(suggested.shape[1])[right[is_trusted]]
+    suggested[is_trusted] = 0
+    suggested[is_trusted, right[is_trusted]] = 1
     quality = suggested[np.arange(len(given)), given]
     quality[given == NO_LABEL] = np.nan
     return _Columns(suggested.argmax(1), suggested.max(1), quality, predicted.argmax(1), predicted.max(1))

@@ -357,7 +357,11 @@ class NoiseEstimate:
 
 
 def estimate_noise(
-    given: IntArray, right: IntArray, provenance: npt.NDArray[np.object_], weights: FloatArray
+    given: IntArray,
+    right: IntArray,
+    provenance: npt.NDArray[np.object_],
+    weights: FloatArray,
+    sizes: IntArray,
 ) -> NoiseEstimate | None:
     """Share of wrong given labels in a set, from the rows of it that somebody checked.
 
@@ -370,7 +374,9 @@ def estimate_noise(
         that were checked because they looked wrong never count.
     weights : float array, shape [N]
         Rows of the set that a random row stands for; NaN where that is not known. Unequal weights mean a draw by given
-        label.
+        label, of which only rows with a weight count.
+    sizes : int64 array, shape [K]
+        Rows of the whole set by given label.
 
     Returns
     -------
@@ -383,10 +389,12 @@ def estimate_noise(
     rows = np.flatnonzero(pairs & (provenance == ("random" if is_random else "unknown")))
     if not len(rows):
         return None
-    wrong, weight = given[rows] != right[rows], weights[rows]
-    is_stratified = bool(np.isfinite(weight).all()) and not np.allclose(weight, weight[0])
+    weighted = rows[np.isfinite(weights[rows])]
+    is_stratified = len(weighted) > 0 and not np.allclose(weights[weighted], weights[weighted[0]])
+    rows = weighted if is_stratified else rows
+    wrong = given[rows] != right[rows]
     if not is_stratified:
         return NoiseEstimate(rate_interval(int(wrong.sum()), len(rows)), len(rows), is_random, False)
-    strata, counts = np.unique(given[given != NO_LABEL], return_counts=True)
-    sizes = dict(zip(strata.tolist(), counts.tolist(), strict=True))
-    return NoiseEstimate(weighted_rate_interval(wrong, weight, given[rows], sizes), len(rows), is_random, True)
+    of_label = {label: int(n) for label, n in enumerate(sizes) if n}
+    interval = weighted_rate_interval(wrong, weights[rows], given[rows], of_label)
+    return NoiseEstimate(interval, len(rows), is_random, True)
