@@ -122,7 +122,7 @@ def test_many_values_are_categories_where_each_is_frequent():
     towns = [f"town {row % 40}" for row in range(800)]
     assert choose(town=towns).roles == {"town": "category"}
     with pytest.warns(DataWarning, match=r"'town' \(nearly every cell differs"):
-        assert choose(town=towns[:80], x=range(80)).roles == {"x": "number"}
+        assert choose(town=towns[:80], x=np.arange(80) / 2).roles == {"x": "number"}
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_table_is_not_read_as_images():
 def test_everything_is_described_in_one_line():
     n = 1500
     inputs = choose(
-        **{f"x{k}": range(n) for k in range(11)},
+        **{f"x{k}": np.arange(n) / 2 for k in range(11)},
         gap=[None, *range(n - 1)],
         colour=["red", "green", None] * 500,
         town=[f"town {row % 30}" for row in range(n)],
@@ -350,3 +350,51 @@ def test_columns_without_a_name_are_known_by_how_pandas_writes_them(tmp_path):
         inputs = choose_inputs(read_table(tmp_path / name), Columns())
         assert not any(re.search("index|Unnamed", column) for column in inputs.columns)
         assert len(inputs.columns) == 15
+
+
+# --- columns that are most likely no inputs ---------------------------------------------------------------------------
+
+
+def table_of(**columns):
+    return table_from_frame(pd.DataFrame({"label": ["p", "q", "r"] * 20, "x": np.arange(60) / 2, **columns}), "n.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ({"Patient No": np.random.default_rng(0).permutation(60) + 500}, "as ids do: --id 'Patient No'"),
+        ({"row": range(60)}, "as ids do: --id 'row'"),
+        ({"seen": ["p", "q"] + [None] * 58}, "if somebody checked these, --checked 'seen'"),
+        ({"file": [f"photos/{k}.JPG" for k in range(60)]}, "paths of images: --image 'file'"),
+        ({"area": [f"{k}1,{k % 10}" for k in range(60)]}, "numbers as in '01,0': write them with a decimal point"),
+        ({"share": [f"{k}.5 %" for k in range(60)]}, "numbers as in '0.5 %'"),
+        ({"price": [f"€ 1.{k:03},00" for k in range(60)]}, "numbers as in '€ 1.000,00'"),
+    ],
+)
+def test_what_looks_like_an_input_and_is_none_is_left_out_aloud(column, reason):
+    with pytest.warns(DataWarning) as warned:
+        assert choose_inputs(table_of(**column), Columns()).columns == ("x",)
+    assert reason in str(warned[0].message)
+
+
+def test_checked_numbers_are_no_input_either():
+    frame = pd.DataFrame({"label": [1, 2, 3] * 20, "x": np.arange(60) / 2, "seen": [1, 3] + [None] * 58})
+    with pytest.warns(DataWarning, match="--checked 'seen'"):
+        assert choose_inputs(table_from_frame(frame, "n.csv"), Columns()).columns == ("x",)
+
+
+def test_answers_in_the_words_of_the_label_are_inputs_where_they_are_full():
+    frame = pd.DataFrame({"label": ["yes", "no"] * 30, "smokes": ["no", "no", "yes"] * 20})
+    assert choose_inputs(table_from_frame(frame, "n.csv"), Columns()).roles == {"smokes": "category"}
+
+
+def test_a_column_that_counts_is_an_input_beside_ids_and_where_it_is_asked_for():
+    table = table_of(id=[f"a{k}" for k in range(60)], day=range(60))
+    assert choose_inputs(table, Columns()).columns == ("x", "day")
+    assert choose_inputs(table_of(row=range(60)), Columns(features=("row",))).columns == ("row",)
+
+
+def test_numbers_written_otherwise_are_refused_where_they_are_asked_for():
+    table = table_of(area=[f"{k}1,{k % 10}" for k in range(60)])
+    with pytest.raises(InputError, match="column 'area' cannot be used, for it holds numbers as in '01,0'"):
+        choose_inputs(table, Columns(features=("area",)))

@@ -260,7 +260,7 @@ def test_a_bad_image_is_refused_or_left_out_with_its_row(photos, tmp_path):
 
 
 def test_a_frame_is_a_table():
-    frame = pd.DataFrame({"x": range(30), "kind": ["a", "b", "a"] * 10, "label": [0, 1, 0] * 10})
+    frame = pd.DataFrame({"x": np.arange(30) / 2, "kind": ["a", "b", "a"] * 10, "label": [0, 1, 0] * 10})
     frame["checked_label"] = [None, 1, None] * 10
     source = read_source(frame, Reading())
     assert source.labels[:3].tolist() == ["0", "1", "0"]

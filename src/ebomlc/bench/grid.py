@@ -180,9 +180,9 @@ def _start_folder(out: Path, suite: str, overwrite: bool) -> None:
     if overwrite:
         _remove_outdated(out)
     check_versions(out, read_records(out))
+    # nobody writes to them any more: the lock is ours, and a worker ends with the process that started it
     for partial in (out / RUNS).glob(".*.partial"):
-        if not _is_alive(int(partial.name.split(".")[-2])):
-            shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_outdated(out: Path) -> None:
@@ -199,16 +199,6 @@ def _remove_outdated(out: Path) -> None:
 def _remove_run(out: Path, key: str) -> None:
     shutil.rmtree(out / RUNS / key, ignore_errors=True)
     (out / LOGS / f"{key}.txt").unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 @contextmanager

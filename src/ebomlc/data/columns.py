@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ebomlc.data.doubts import like_checked_labels, like_ids, like_other_numbers, like_paths
 from ebomlc.data.inputs import Inputs, Role
 from ebomlc.data.tables import NESTED, Table, as_strings, shorten
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
@@ -118,7 +119,9 @@ def choose_inputs(
         features = {name: _named_feature(table, columns, name) for name in columns.features}
         texts = {name: _named_text(table, columns, name) for name in columns.text}
         return _inputs(features | texts)
-    found = {str(name): _find(table, str(name)) for name in table.frame.columns if _is_free(str(name), columns)}
+    labels = _labels(table, columns)
+    names = [str(name) for name in table.frame.columns if _is_free(str(name), columns)]
+    found = {name: _find(table, name, columns, labels) for name in names}
     usable = {name: finding for name, finding in found.items() if finding.role is not None}
     if not usable:
         raise _nothing_usable(table, found)
@@ -181,18 +184,38 @@ class _Parsed:
     wrong: npt.NDArray[np.bool_]
 
 
-def _find(table: Table, name: str) -> _Finding:
+def _find(table: Table, name: str, columns: Columns, labels: frozenset[str]) -> _Finding:
     """What a column is used as that nobody named."""
     cells = table.frame[name]
     finding = _number_or_category(cells, table)
-    if finding.role is not None or finding.values is None:
+    has_ids = (columns.id or "id") in table.frame.columns
+    if finding.role == "number" and like_ids(name, np.asarray(finding.values, np.float64), has_ids=has_ids):
+        return _Finding(None, reason=f"whole numbers that all differ, as ids do: --id {name!r}, or --features {name!r}")
+    if finding.values is None:
         return finding
     filled = _filled(finding.values)
+    words = np.array([f"{number:g}" for number in filled], dtype=object) if finding.role == "number" else filled
+    if like_checked_labels(words, len(cells), labels):
+        return _Finding(None, reason=f"mostly empty, else a label: if somebody checked these, --checked {name!r}")
+    if finding.role is not None:
+        return finding
+    reason = _doubt(filled, name)
+    if reason is not None:
+        return _Finding(None, finding.values, reason)
     if _is_category(filled):
         return _Finding("category", finding.values)
     if _is_text(filled):
         return _Finding("text", _texts(cells, table))
     return _Finding(None, finding.values, "nearly every cell differs, as in names, codes and dates")
+
+
+def _doubt(filled: Cells, name: str) -> str | None:
+    """Why a column of strings is most likely no input, whatever it looks like."""
+    if like_paths(filled):
+        return f"paths of images: --image {name!r} reads them"
+    if like_other_numbers(filled):
+        return f"numbers as in {shorten(filled[0])}: write them with a decimal point and nothing else"
+    return None
 
 
 def _number_or_category(cells: pd.Series, table: Table) -> _Finding:
@@ -274,6 +297,12 @@ def _reads_like_text(cell: str) -> bool:
 # --- named columns ----------------------------------------------------------------------------------------------------
 
 
+def _labels(table: Table, columns: Columns) -> frozenset[str]:
+    if columns.label not in table.frame.columns:
+        return frozenset()
+    return frozenset(_filled(_categories(table.frame[columns.label], table)))
+
+
 def _is_free(name: str, columns: Columns) -> bool:
     return name not in columns.taken() and not WITHOUT_NAME.fullmatch(name)
 
@@ -298,6 +327,9 @@ def _named_feature(table: Table, columns: Columns, name: str) -> _Finding:
     if finding.values is None:
         raise _unusable(table, name, finding)
     filled = _filled(finding.values)
+    doubt = _doubt(filled, name)
+    if doubt is not None:
+        raise InputError(f"{table.name}: column {name!r} cannot be used, for it holds {doubt}")
     if not _is_category(filled) and _is_text(filled):
         raise InputError(f"{table.name}: column {name!r} holds texts, not numbers or categories; say --text {name}")
     return _Finding("category", finding.values)

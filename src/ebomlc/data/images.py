@@ -246,7 +246,7 @@ def _warn(root: Path, names: Sequence[str], one: str, many: str, outcome: str) -
         warnings.warn(f"{root}: {what} ({listed(names)}): {outcome}", DataWarning, stacklevel=3)
 
 
-def resolve_image_paths(cells: pd.Series, table_path: Path) -> tuple[Path, ...]:
+def resolve_image_paths(cells: pd.Series, table_path: Path, *, skip_missing: bool = False) -> tuple[Path, ...]:
     """The files that a column of a table names.
 
     Parameters
@@ -255,6 +255,8 @@ def resolve_image_paths(cells: pd.Series, table_path: Path) -> tuple[Path, ...]:
         Paths, absolute or relative to the table's folder; its index is the row in the file.
     table_path : Path
         The table.
+    skip_missing : bool
+        A file that is not there is left to `load_images`, which skips it too.
 
     Raises
     ------
@@ -263,6 +265,9 @@ def resolve_image_paths(cells: pd.Series, table_path: Path) -> tuple[Path, ...]:
     """
     paths = [None if _is_empty(cell) else _find(str(cell).strip(), table_path.parent) for cell in cells]
     missing = [position for position, path in enumerate(paths) if path is None]
+    if missing and skip_missing:
+        named = (table_path.parent / str(cell).strip() for cell in cells)
+        return tuple(path or name for path, name in zip(paths, named, strict=True))
     if missing:
         cell, row = cells.iloc[missing[0]], cells.index[missing[0]]
         counted = f" ({len(missing) - 1} more rows of {len(paths)} name no file either)" if len(missing) > 1 else ""

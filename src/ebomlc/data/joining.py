@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.readers import Source
 from ebomlc.data.sets import Sets, check_labelled, first_filled, is_empty
 from ebomlc.data.splits import draw_trusted
-from ebomlc.errors import InputError, listed
+from ebomlc.errors import InputError, listed, nearest_name
 from ebomlc.records import NO_LABEL, FloatArray, IntArray
 from ebomlc.seeding import child_seed, numpy_generator
 
@@ -193,11 +194,17 @@ def _with_trusted(rows: Rows, trusted: Source, noisy: Source, say: Say | None) -
     if not len(strangers):
         return rows
     if trusted.inputs is None:
-        raise InputError(
-            f"{trusted.name}: id {trusted.ids[strangers[0]]!r} is not in {noisy.name}, and the file has no inputs of "
-            f"its own ({len(strangers)} such ids): correct the ids, or add the columns that {noisy.name} has"
-        )
+        raise _stranger(rows, trusted, noisy, strangers)
     return rows.extend(_as_rows(trusted.take(strangers), trusted.inputs.take(strangers)))
+
+
+def _stranger(rows: Rows, trusted: Source, noisy: Source, strangers: IntArray) -> InputError:
+    name, more = trusted.ids[strangers[0]], len(strangers) - 1
+    start = f"{trusted.name}: id {name!r}{f' (and {more} more)' if more else ''} is not in {noisy.name}"
+    if rows.inputs.kind == "table":
+        return InputError(f"{start}, and the file has no inputs of its own: correct it, or add {noisy.name}'s columns")
+    near = nearest_name(str(name), rows.ids)
+    return InputError(f"{start}: correct it; ids there are such as {(near or rows.ids[0])!r}")
 
 
 def _without_skipped(trusted: Source, noisy: Source, say: Say | None) -> Source:
@@ -206,7 +213,9 @@ def _without_skipped(trusted: Source, noisy: Source, say: Say | None) -> Source:
         return trusted
     kept = np.array([row not in noisy.skipped_ids for row in trusted.ids])
     if say is not None and not kept.all():
-        say(f"{trusted.name}: {(~kept).sum()} checked rows are left out, for their inputs cannot be read")
+        say(
+            f"{trusted.name}: {(~kept).sum()} of {len(kept)} checked rows are left out, for their inputs cannot be read"
+        )
     return trusted.take(np.flatnonzero(kept))
 
 
@@ -223,10 +232,20 @@ def _positions(rows: Rows, trusted: Source, noisy: Source) -> IntArray:
             )
         return np.full(len(trusted), -1)
     index = {row: position for position, row in enumerate(rows.ids)}
-    position = np.array([index.get(row, -1) for row in trusted.ids], dtype=np.int64)
+    ids = trusted.ids
+    if rows.inputs.kind == "images" and trusted.inputs is None:
+        ids = [row if row in index else _below_folder(row, noisy.name) for row in ids]
+    position = np.array([index.get(row, -1) for row in ids], dtype=np.int64)
     if by_number:
         _check_same_rows(rows, trusted, noisy, position)
     return position
+
+
+def _below_folder(path: str, folder: str) -> str:
+    """An image's path as Windows writes it, or with the folder's name in front, as it is below the folder."""
+    plain = PurePosixPath(path.replace("\\", "/"))
+    parts = plain.parts
+    return "/".join(parts[1:]) if parts and parts[0] == Path(folder).name else str(plain)
 
 
 def _own_ids(trusted: Source) -> Labels:

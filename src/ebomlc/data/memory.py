@@ -28,8 +28,8 @@ class Arrays:
     inputs : array or sequence, N rows
         Numbers or embeddings [N, D]; images as uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels;
         texts [N].
-    labels : array or sequence of str or int, length N
-        Labels; None or NaN where there is none.
+    labels : array or sequence of str or int, length N, optional
+        Labels; None or NaN where there is none. New rows to predict need none.
     ids : sequence, length N, optional
         The user's ids; row numbers from 1 without.
     given : array or sequence, length N, optional
@@ -40,7 +40,7 @@ class Arrays:
     """
 
     inputs: Any
-    labels: Any
+    labels: Any = None
     ids: Any = None
     given: Any = None
     kind: ArrayKind | None = None
@@ -75,6 +75,8 @@ def arrays_from_object(data: Any) -> CheckedArrays:  # noqa: ANN401 - any Python
         arrays = data
     elif isinstance(data, tuple) and len(data) == 2:
         arrays = Arrays(*data)
+    elif isinstance(data, np.ndarray | list) or hasattr(data, "toarray") or hasattr(data, "detach"):
+        arrays = Arrays(data)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Sequence | np.ndarray):
         arrays = _from_torch(data)
     else:
@@ -87,7 +89,7 @@ def arrays_from_object(data: Any) -> CheckedArrays:  # noqa: ANN401 - any Python
 
 def _checked(arrays: Arrays) -> CheckedArrays:
     if arrays.labels is None:
-        arrays = replace(arrays, labels=[None] * len(arrays.inputs))
+        arrays = replace(arrays, labels=[None] * _n_rows(arrays.inputs))
     labels = _strings(arrays.labels)
     n = len(labels)
     kind = arrays.kind or _kind(arrays.inputs)
@@ -102,20 +104,29 @@ def _checked(arrays: Arrays) -> CheckedArrays:
     return CheckedArrays(kind, inputs, labels, ids, given, has_ids=arrays.ids is not None)
 
 
+def _n_rows(inputs: Any) -> int:  # noqa: ANN401
+    return inputs.shape[0] if hasattr(inputs, "shape") else len(inputs)
+
+
 def _strings(values: Any) -> npt.NDArray[np.object_]:  # noqa: ANN401 - any sequence
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
-    plain = values.to_numpy() if isinstance(values, pd.Series | pd.Index) else values
-    column = pd.Series(
-        plain if isinstance(plain, np.ndarray) and plain.ndim == 1 else pd.array(list(plain), dtype=object)
-    )
+    plain = values.to_numpy() if isinstance(values, pd.Series | pd.Index | pd.DataFrame) else values
+    if not isinstance(plain, np.ndarray):
+        plain = pd.array(list(plain), dtype=object).to_numpy()
+    if plain.ndim == 2 and plain.size == len(plain):
+        plain = plain.reshape(-1)
+    if plain.ndim != 1:
+        raise InputError(f"labels have shape {plain.shape}: one for each row is needed; of one-hot labels, argmax(1)")
+    column = pd.Series(plain)
     if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64").astype(object)  # labels with gaps: NaN made floats of them
     return as_strings(column, "the labels")
 
 
 def _kind(inputs: Any) -> ArrayKind:  # noqa: ANN401
-    if not isinstance(inputs, pd.DataFrame | Mapping) and len(inputs) and isinstance(next(iter(inputs)), str):
+    is_array = isinstance(inputs, pd.DataFrame | Mapping) or hasattr(inputs, "toarray")
+    if not is_array and len(inputs) and isinstance(next(iter(inputs)), str):
         return "texts"
     return "images" if _array(inputs).ndim in (3, 4) else "numbers"
 
@@ -125,6 +136,8 @@ def _array(inputs: Any) -> npt.NDArray[Any]:  # noqa: ANN401
         inputs = inputs.detach().cpu()
     if isinstance(inputs, Mapping):
         raise InputError("inputs are a mapping: for columns with names give a DataFrame, pandas.DataFrame(inputs)")
+    if hasattr(inputs, "toarray"):  # a sparse matrix
+        return inputs.toarray()
     try:
         return inputs.to_numpy() if isinstance(inputs, pd.DataFrame) else np.asarray(inputs)
     except ValueError as error:
@@ -178,8 +191,15 @@ def _as_pixels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _from_torch(dataset: Any) -> Arrays:  # noqa: ANN401 - a torch dataset, or one that behaves like it
-    items = [dataset[index] for index in range(len(dataset))]
-    if not items or not isinstance(items[0], tuple | list) or len(items[0]) != 2:
+    items = []
+    for index in range(len(dataset)):
+        try:
+            items.append(dataset[index])
+        except Exception as error:  # somebody else's code
+            raise InputError(f"item {index} of the dataset cannot be read: {type(error).__name__}: {error}") from error
+    if not items:
+        raise InputError("the dataset is empty: at least one (input, label) is needed")
+    if not isinstance(items[0], tuple | list) or len(items[0]) != 2:
         raise InputError(f"a dataset of type {type(dataset).__name__} must give (input, label) for each index")
     inputs = [item[0] if isinstance(item[0], str) else np.asarray(item[0]) for item in items]
     shapes = {np.shape(item) for item in inputs}

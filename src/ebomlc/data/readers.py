@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ebomlc.data.cache import cache_folder
-from ebomlc.data.columns import Columns, choose_inputs
+from ebomlc.data.columns import MISSING, Columns, choose_inputs
 from ebomlc.data.images import LARGEST_SIZE, choose_image_size, list_image_folder, load_images, resolve_image_paths
 from ebomlc.data.inputs import Inputs, table_of_numbers
 from ebomlc.data.memory import CheckedArrays, arrays_from_object, frame_from_huggingface, is_table
@@ -41,6 +41,7 @@ class Reading:
     cache_dir: Path | None = None
     label_required: bool = True
     ids_matter: bool = True
+    role: str = ""
     checked_required: bool = False
     like_name: str = "the noisy set"
     say: Callable[[str], None] | None = None
@@ -215,8 +216,15 @@ def _read_table(table: Table, reading: Reading, like: Inputs | None, labels_only
     inputs = None
     if not labels_only and not (has_ids and like is not None and _joins_only(table, columns, like)):
         if columns.image is not None:
-            paths = resolve_image_paths(_column(table, columns.image, "name another with --image"), Path(table.name))
+            cells = _column(table, columns.image, "name another with --image")
+            skip = reading.on_bad_input == "skip"
+            paths = resolve_image_paths(cells, Path(table.name), skip_missing=skip)
             inputs, kept, skipped = _load_images(paths, [str(path) for path in paths], reading, like, table.name)
+        elif like is not None and like.kind != "table" and not has_ids:
+            raise InputError(
+                f"{table.name}: has no column 'id', by which its labels are joined to {reading.like_name}; "
+                f"name it with --id"
+            )
         else:
             inputs = choose_inputs(table, columns, like, like_name=reading.like_name)
     source = _with_columns(table, columns, ids, has_ids)
@@ -249,12 +257,13 @@ def _with_columns(table: Table, columns: Columns, ids: Labels, has_ids: bool) ->
     """Everything but the inputs."""
     named = columns.checked or CHECKED_COLUMN
     checked = named if named in table.frame.columns else CHECKED_COLUMN
+    labels = _optional(table, columns.label)
     return Source(
         name=table.name,
         ids=ids,
         has_ids=has_ids,
-        labels=_optional(table, columns.label),
-        checked=_optional(table, checked),
+        labels=labels,
+        checked=_without_missing(_optional(table, checked), labels),
         asks_for_checks=checked in table.frame.columns,
         given=_optional(table, GIVEN_COLUMN),
         provenance=_provenance(table, is_ours=checked in table.frame.columns or GIVEN_COLUMN in table.frame.columns),
@@ -276,6 +285,12 @@ def _optional(table: Table, name: str) -> Labels:
         return np.full(len(table.frame), None, dtype=object)
     cells = as_strings(table.frame[name], table.name)
     return np.array([None if cell is None or not cell.strip() else cell for cell in cells], dtype=object)
+
+
+def _without_missing(checked: Labels, labels: Labels) -> Labels:
+    """Checked labels less what other programs write where there is none, such as NA, unless it is a label."""
+    missing = set(MISSING) - {label for label in labels if label is not None}
+    return np.array([None if cell in missing else cell for cell in checked], dtype=object)
 
 
 def _ids(table: Table, reading: Reading) -> tuple[Labels, bool]:
@@ -438,10 +453,11 @@ def _read_dataset(data: Any, name: str, reading: Reading, like: Inputs | None, l
 
 
 def _read_object(data: Any, reading: Reading, like: Inputs | None, labels_only: bool) -> Source:  # noqa: ANN401
+    name = f"{reading.role} {object_name(data)}".strip()
     if is_table(data):
-        return _read_dataset(data, object_name(data), reading, like, labels_only)
+        return _read_dataset(data, name, reading, like, labels_only)
     arrays = arrays_from_object(data)
-    source = _bare(object_name(data), arrays.ids, arrays.labels, has_ids=arrays.has_ids)
+    source = _bare(name, arrays.ids, arrays.labels, has_ids=arrays.has_ids)
     return replace(source, given=arrays.given, inputs=None if labels_only else _inputs_of(arrays))
 
 

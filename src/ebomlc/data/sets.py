@@ -70,7 +70,8 @@ def read_sets(config: DataConfig, objects: Mapping[str, Any], largest_image: int
             f"{config.noisy} is built in and has no columns: leave --text, --features, --image and --checked out"
         )
     noisy = read_source(
-        objects.get("noisy", config.noisy), replace(reading, checked_required=config.checked is not None)
+        objects.get("noisy", config.noisy),
+        replace(reading, checked_required=config.checked is not None, role="noisy"),
     )
     _check_unique(noisy)
     _check_options(config, noisy)
@@ -132,7 +133,7 @@ def _read_trusted(
         raise InputError(f"--trusted {config.trusted} would train on its test rows: draw trusted rows, --n-trusted N")
     trusted = read_source(
         objects.get("trusted", config.trusted),
-        replace(reading, like_name=noisy.name),
+        replace(reading, like_name=noisy.name, role="trusted"),
         like=noisy.inputs,
         test=is_built_in(config.trusted),
     )
@@ -201,7 +202,7 @@ def _read_test(
 ) -> Source | None:
     if config.test is None:
         return read_source(config.noisy, reading, test=True) if is_built_in(config.noisy) else None
-    settings = replace(reading, like_name=noisy.name, ids_matter=False)
+    settings = replace(reading, like_name=noisy.name, ids_matter=False, role="test")
     test = read_source(objects.get("test", config.test), settings, like=noisy.inputs, test=True)
     return checked_rows(test, say)
 
@@ -213,7 +214,9 @@ def _read_truth(config: DataConfig, objects: Mapping[str, Any], reading: Reading
         raise InputError("--truth and --noise exclude each other: noise is laid over labels taken as right")
     if not noisy.has_ids:
         raise InputError(f"{noisy.name}: has no column 'id', which {config.truth} is joined by; name it with --id")
-    known = _labels_by_id(read_source(objects.get("truth", config.truth), reading, labels_only=True))
+    known = _labels_by_id(
+        read_source(objects.get("truth", config.truth), replace(reading, role="truth"), labels_only=True)
+    )
     if not any(row in known for row in noisy.ids):
         raise InputError(f"{config.truth}: none of its ids occurs in {noisy.name}; is --id right?")
     return known
