@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 from torch import nn
 
-from ebomlc import InputError, fit, load_classifier, predict
+from ebomlc import Arrays, InputError, fit, load_classifier, predict
 
 DIGITS, RIGHT = load_digits(return_X_y=True)
 RIGHT = RIGHT.astype(str)
@@ -86,6 +86,7 @@ def test_a_new_process_repeats_the_test_accuracy(kind, tmp_path, monkeypatch):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"accuracy {run.summary['test_accuracy']:.1%}" in done.stdout
+    assert f"of {run.summary['n_test']:,} rows with a label" in done.stdout
 
     again = predict(load_classifier(tmp_path / "run"), test)
     assert again.accuracy == run.summary["test_accuracy"]
@@ -190,6 +191,45 @@ def test_new_rows_need_neither_ids_nor_labels_nor_a_table(tmp_path, monkeypatch)
 def test_labels_that_are_no_class_are_named(run):
     frame = pd.DataFrame(DIGITS[:3] / 16, columns=[f"x{k}" for k in range(64)]).assign(label=["1", "ten", "2"])
     assert predict(load_classifier(run.folder), frame).unknown_labels == ("ten",)
+
+
+def test_other_spellings_of_a_class_are_it_where_the_run_took_them_so(tmp_path):
+    wide = pd.DataFrame(DIGITS[:200], columns=[f"x{k}" for k in range(64)])
+    names = np.where(RIGHT[:200].astype(int) < 5, "Low", "High")
+    train = wide.assign(label=[*names[:198], "low", "HIGH "], checked_label=pd.Series(names).where(wide.index < 80))
+    fit(train, normalise_labels=True, epochs=2, out=tmp_path / "run")
+    classifier = load_classifier(tmp_path / "run")
+    plain = predict(classifier, wide.assign(label=names))
+    shouted = predict(classifier, wide.assign(label=[f" {name.upper()}  " for name in names]))
+    assert shouted.accuracy == plain.accuracy
+    assert plain.accuracy is not None
+
+
+def test_rows_without_a_label_do_not_count(run):
+    frame = pd.DataFrame(DIGITS[:40] / 16, columns=[f"x{k}" for k in range(64)]).assign(label=RIGHT[:40])
+    classifier = load_classifier(run.folder)
+    half = predict(classifier, frame.assign(label=frame["label"].where(frame.index % 2 == 0)))
+    assert half.n_labelled == 20
+    assert half.accuracy == predict(classifier, frame[::2]).accuracy
+    assert predict(classifier, DIGITS[:40] / 16).n_labelled == 0, "an array alone will do"
+
+
+def test_an_exported_network_of_embeddings_takes_them_as_they_are(tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    rows = DIGITS.astype(np.float32)
+    checked = Arrays(rows[:100], RIGHT[:100], kind="embeddings")
+    fit(
+        Arrays(rows[100:400], noisy(RIGHT[100:400]), kind="embeddings"), trusted=checked, epochs=3, out=tmp_path / "run"
+    )
+    out = tmp_path / "somewhere" / "digits.onnx"
+    command = [sys.executable, "-m", "ebomlc", "export", tmp_path / "run", "--to", "onnx", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "from embeddings as they are [rows, 64] to probabilities [rows, 10]" in done.stdout
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    said = session.run(None, {"inputs": rows[400:450]})[0]
+    found = predict(load_classifier(tmp_path / "run"), Arrays(rows[400:450], kind="embeddings"))
+    np.testing.assert_allclose(said, found.probabilities, atol=1e-5)
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------

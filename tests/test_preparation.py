@@ -46,17 +46,26 @@ def test_classes_of_like_size_are_left_alone():
 def test_a_rare_class_switches_balance_on():
     job = job_of(frame_of({0: 170, 1: 170, 2: 20}))
     assert job.config.training.balance is True
-    assert "the largest class is" in job.reasons["balance"]
-    shares = np.array([86, 86, 11]) / 183
+    assert job.reasons["balance"] == "the largest has 8.5 times the trusted rows of the smallest"
+    shares = np.array([85, 85, 10]) / 180
     np.testing.assert_allclose(class_weights(job.pool).numpy(), 1 / (3 * shares), rtol=1e-5)
     weighted = class_weights(job.pool).numpy() @ shares
     assert weighted == pytest.approx(1), "an average row counts once"
 
 
+@pytest.mark.filterwarnings("ignore:no noisy row")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_class_that_hardly_occurs_switches_nothing_on(n):
+    job = job_of(frame_of({0: 100, 1: 60, 7: n}))
+    assert job.config.training.balance is (n == 3)
+    if n < 3:
+        weights = class_weights(job.pool)
+        assert weights[2] == 1
+        np.testing.assert_allclose(weights[:2], [80 / 100, 80 / 60], rtol=1e-6)
+
+
 def test_no_class_counts_more_than_ten_times():
-    weights = class_weights(job_of(frame_of({0: 170, 1: 170, 2: 4}), training={"balance": True}).pool)
-    assert weights.max() < 10.01
-    many = frame_of(dict.fromkeys(range(9), 170) | {9: 2})
+    many = frame_of(dict.fromkeys(range(9), 170) | {9: 4})
     assert class_weights(job_of(many, training={"balance": True}).pool).max() == 10
 
 

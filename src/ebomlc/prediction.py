@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from ebomlc.config import RunConfig, build
 from ebomlc.data.columns import Columns
-from ebomlc.data.encoders import Encoder, ImageEncoder
+from ebomlc.data.encoders import Encoder, ImageEncoder, VectorEncoder
 from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
 from ebomlc.data.readers import Reading, Source, read_source
 from ebomlc.data.sets import respell
-from ebomlc.data.spelling import Spelling
-from ebomlc.errors import InputError
+from ebomlc.data.spelling import Spelling, fold_label
+from ebomlc.errors import InputError, unknown_name
 from ebomlc.labels.scores import accuracy, balanced_accuracy
-from ebomlc.models import MainModel, build_model, model_from_module
+from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
 from ebomlc.preparation import input_shape
 from ebomlc.run_folder import CONFIG, ENCODER, MAIN, SUMMARY
 from ebomlc.training.device import choose_device, place, suitable_threads
@@ -66,7 +66,7 @@ class Classifier:
     spelling: Spelling
     model: MainModel
 
-    def read(self, data: Any) -> Source:  # noqa: ANN401 - as `read_source`
+    def read(self, data: Any, *, on_bad_input: str = "error") -> Source:  # noqa: ANN401 - as `read_source`
         """New rows, read the way the run's own were; ids and labels may be missing.
 
         Raises
@@ -74,16 +74,35 @@ class Classifier:
         InputError
             For rows that are not like those of the run.
         """
-        source = read_source(data, _reading(self.config, self.like), like=self.like, test=True)
-        return replace(source, labels=respell(source.labels, self.spelling))
+        source = read_source(data, _reading(self.config, self.like, on_bad_input), like=self.like, test=True)
+        spelling = dict(self.spelling)
+        if self.config.data.normalise_labels:
+            names = {fold_label(name): name for name in self.class_names}
+            spelling |= {label: names.get(fold_label(label), label) for label in source.labels if label is not None}
+        return replace(source, labels=respell(source.labels, spelling))
 
-    def example(self, n: int = 4) -> Tensor:
-        """Random rows [n, ...] of the shape and type that the model is fed, such as an export needs."""
-        shape = (n, *self.encoder.encode(self.like).shape[1:])
+    def exportable(self) -> tuple[MainModel, Tensor, str]:
+        """The model with as much of the preprocessing as a network can hold.
+
+        Returns
+        -------
+        MainModel
+            Takes images as they are read, and embeddings as they are in their file; other rows encoded.
+        Tensor, shape [4, ...]
+            Random rows of the shape and type that it takes.
+        str
+            What its inputs are.
+        """
         generator = torch.Generator().manual_seed(0)
         if isinstance(self.encoder, ImageEncoder):
-            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        return torch.randn(shape, generator=generator)
+            shape = (4, *self.like.values.shape[1:])
+            return self.model, torch.randint(256, shape, generator=generator, dtype=torch.uint8), "images as uint8"
+        example = torch.randn((4, *self.encoder.encode(self.like).shape[1:]), generator=generator)
+        if isinstance(self.encoder, VectorEncoder):
+            body = nn.Sequential(CentreAndScale(torch.as_tensor(self.encoder.mean)), self.model.body)
+            whole = MainModel(body, self.model.feature_dim, self.model.n_classes, self.model.head).eval()
+            return whole, example, "embeddings as they are"
+        return self.model, example, "rows as load_classifier(run).encoder.encode(inputs) makes them"
 
     @torch.no_grad()
     def probabilities(self, inputs: Inputs) -> npt.NDArray[np.float32]:
@@ -160,8 +179,10 @@ def _build(config: RunConfig, encoder: Encoder, stored: Preprocessing, module: n
     return build_model(config.model, shape, n_classes, pretrained=False)
 
 
-def _reading(config: RunConfig, like: Inputs) -> Reading:
+def _reading(config: RunConfig, like: Inputs, on_bad_input: str) -> Reading:
     data = config.data
+    if on_bad_input not in ("error", "skip"):
+        raise unknown_name("--on-bad-input", on_bad_input, ("error", "skip"))
     columns = Columns(
         id=data.id,
         label=data.label,
@@ -171,7 +192,7 @@ def _reading(config: RunConfig, like: Inputs) -> Reading:
     return Reading(
         columns=columns,
         data_dir=Path(data.data_dir) if data.data_dir else None,
-        on_bad_input="skip" if data.on_bad_input == "skip" else "error",
+        on_bad_input=cast(Any, on_bad_input),
         cache_dir=Path(data.cache_dir) if data.cache_dir else None,
         label_required=False,
         ids_matter=False,
@@ -192,7 +213,9 @@ class Predictions:
     probabilities : float32 array, shape [N, K]
         Rows sum to 1.
     accuracy, balanced_accuracy : float or None
-        Against the label column of the rows, where every row has a known label.
+        Against the label column, over the rows that have a label; None where none has, or one is no class of the run.
+    n_labelled : int
+        Rows that have a label.
     unknown_labels : tuple of str
         Labels of the rows that are no class of the run.
     """
@@ -202,6 +225,7 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     accuracy: float | None
     balanced_accuracy: float | None
+    n_labelled: int
     unknown_labels: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
@@ -218,7 +242,7 @@ class Predictions:
         return pd.concat([pd.DataFrame(first), each], axis=1)
 
 
-def predict(classifier: Classifier, data: Any) -> Predictions:  # noqa: ANN401 - as `read_source`
+def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -> Predictions:  # noqa: ANN401
     """Classify new rows.
 
     Parameters
@@ -226,21 +250,26 @@ def predict(classifier: Classifier, data: Any) -> Predictions:  # noqa: ANN401 -
     classifier : Classifier
         From `load_classifier`.
     data : str, Path or rows
-        As for `ebomlc.fit`, with the inputs of the run's own rows; a label column is not needed.
+        As for `ebomlc.fit`, with the inputs of the run's own rows; labels and ids are not needed, an array will do.
+    on_bad_input : {"error", "skip"}
+        What to do about an image that cannot be read.
     """
-    source = classifier.read(data)
+    source = classifier.read(data, on_bad_input=on_bad_input)
     if source.inputs is None:
         raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
     probabilities = classifier.probabilities(source.inputs)
     index = {name: k for k, name in enumerate(classifier.class_names)}
-    right = np.array([index.get(label, -1) for label in source.labels], dtype=np.int64)
-    known = len(right) > 0 and bool((right >= 0).all())
-    predicted = probabilities.argmax(1)
+    labelled = np.flatnonzero([label is not None for label in source.labels])
+    unknown = sorted({label for label in source.labels[labelled] if label not in index})
+    known = len(labelled) > 0 and not unknown
+    right = np.array([index.get(label, -1) for label in source.labels[labelled]], dtype=np.int64)
+    predicted = probabilities.argmax(1)[labelled]
     return Predictions(
         ids=source.ids,
         class_names=classifier.class_names,
         probabilities=probabilities,
         accuracy=accuracy(predicted, right) if known else None,
         balanced_accuracy=balanced_accuracy(predicted, right) if known else None,
-        unknown_labels=tuple(sorted({label for label in source.labels if label is not None and label not in index})),
+        n_labelled=len(labelled),
+        unknown_labels=tuple(unknown),
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +51,7 @@ MEMORY_SHARE = 0.5
 
 ENCODED_ANEW = ("columns", "vectors")
 """Encoders that are quick enough to encode each batch when it is needed; images lie in a file as they are fed."""
+FEWEST_OF_A_CLASS = 2
 HEAVIEST_CLASS = 10.0
 """A class counts at most so many times an average row."""
 
@@ -145,7 +145,7 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
     if entry.uses_gap:
         torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
     seed_global(config.seed)
-    balance = _is_imbalanced(pool) if config.training.balance is None else config.training.balance
+    balance = imbalance(pool) > IMBALANCE if config.training.balance is None else config.training.balance
     loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth, balance=balance)
     training = _decide_training(config, entry, pool, encoded, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
@@ -307,30 +307,36 @@ def _decide_training(
     return replace(training, epochs=epochs, weight_decay=decay)
 
 
-def _trusted_shares(pool: Pool) -> npt.NDArray[np.float64]:
-    """Share of each class among the trusted rows, each counted once more than it occurs."""
-    counts = np.bincount(pool.right[pool.checked], minlength=pool.n_classes) + 1.0
-    return counts / counts.sum()
+def _class_counts(pool: Pool) -> IntArray:
+    """Trusted rows of each class."""
+    return np.bincount(pool.right[pool.checked], minlength=pool.n_classes)
 
 
-def _is_imbalanced(pool: Pool) -> bool:
-    shares = _trusted_shares(pool)
-    return bool(shares.max() > IMBALANCE * shares.min())
+def imbalance(pool: Pool) -> float:
+    """How many times the trusted rows of the smallest class the largest has, of classes with `FEWEST_OF_A_CLASS`.
+
+    A class with fewer is more often a slip of the pen than a rare class, and too little to balance on.
+    """
+    counts = _class_counts(pool)
+    counts = counts[counts >= FEWEST_OF_A_CLASS]
+    return float(counts.max() / counts.min()) if len(counts) else 1.0
 
 
 def _explain_balance(pool: Pool) -> str:
-    shares = _trusted_shares(pool)
-    return f"among the trusted rows the largest class is {shares.max() / shares.min():.1f} times the smallest"
+    return f"the largest has {imbalance(pool):.1f} times the trusted rows of the smallest"
 
 
 def class_weights(pool: Pool) -> Tensor:
     """Weights of the classes [K] that make each count alike; 1 for an average row, at most `HEAVIEST_CLASS`.
 
     The shares are those of the right labels: where rare classes are mislabelled as frequent ones, the given labels look
-    far less balanced than they are.
+    far less balanced than they are. A class with too few trusted rows to know its share counts as it is.
     """
-    weights = 1 / (pool.n_classes * _trusted_shares(pool))
-    return torch.tensor(weights.clip(max=HEAVIEST_CLASS), dtype=torch.float32)
+    counts = _class_counts(pool)
+    known = counts >= FEWEST_OF_A_CLASS
+    weights = np.ones(pool.n_classes)
+    weights[known] = (counts[known].sum() / (known.sum() * counts[known])).clip(max=HEAVIEST_CLASS)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def _make_loader(

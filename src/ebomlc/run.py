@@ -304,7 +304,13 @@ def _overlap_lines(job: Job) -> list[str]:
 def _noise_line(job: Job) -> str:
     noise, estimate = job.pool.measured_noise, _noise_estimate(job)
     if noise is not None:
-        return f"measured noise: {noise:.1%} of the given labels are wrong"
+        doubt = ""
+        if estimate is not None and not estimate["low"] <= noise <= estimate["high"]:
+            doubt = (
+                f"; the {estimate['n']} checked rows say {estimate['low']:.1%} to {estimate['high']:.1%}: "
+                f"are the right labels right?"
+            )
+        return f"measured noise: {noise:.1%} of the given labels are wrong{doubt}"
     if estimate is None:
         return "noise: not known, for no trusted row carries the label it was given"
     sure = "" if estimate["random"] else ", if they were picked at random"

@@ -288,7 +288,7 @@ BAD = {
         "did you mean 'skip'?",
     ),
     "encoder": (["noisy.csv", *TRUSTED, "--encoder", "efficientnet"], "unknown encoder 'efficientnet'"),
-    "encoder of another kind": (["noisy.csv", *TRUSTED, "--encoder", "pixels"], "does not read table"),
+    "encoder of another kind": (["noisy.csv", *TRUSTED, "--encoder", "pixels"], "does not read tables"),
     "image size": (["noisy.csv", *TRUSTED, "--image-size", "4"], "--image-size is 4: must be from 8 to 1024 pixels"),
     "missing configuration": (["noisy.csv", "--config", "c.toml"], "c.toml: cannot be read: No such file"),
     "broken configuration": (["noisy.csv", "--config", "broken.toml"], "broken.toml: not a TOML file"),
@@ -403,8 +403,8 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(ebomlc, fold
 # --- warned about and gone on with ------------------------------------------------------------------------------------
 
 WARNED = {
-    "class without trusted rows": ("r9,1,1,r\n", "", "warning: no trusted row of class 'r'"),
-    "class in the trusted set only": ("", "r9,1,1,r\n", "warning: no noisy row of class 'r'"),
+    "class without trusted rows": ("r9,1,1,r\n", "", "warning: no trusted row of class 'r' (1 row)"),
+    "class in the trusted set only": ("", "r9,1,1,r\n", "warning: no noisy row of class 'r' (1 row)"),
 }
 
 

@@ -176,7 +176,7 @@ def test_own_images_are_read_by_a_network_where_it_is_at_hand(monkeypatch, missi
         ("timm:", DIGITS, "unknown encoder 'timm:'"),
         ("minilm:x", TEXTS, "unknown encoder"),
         ("minilm", DIGITS, "does not read images: .*pixels, efficientnet-lite0"),
-        ("timm:resnet18", TEXTS, "does not read table: .*columns, minilm"),
+        ("timm:resnet18", TEXTS, "does not read tables: .*columns, minilm"),
         ("columns", VECTORS, "does not read vectors: .*: vectors$"),
         ("minilm", NUMBERS, "no column of text: name one with --text"),
     ],

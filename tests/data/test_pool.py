@@ -277,7 +277,8 @@ def test_checks_that_contradict_each_other_are_refused(files):
 
 
 def test_what_either_file_says_of_a_checked_row_is_kept(files):
-    noisy = "id,x,label,checked_label,provenance,sampling_weight\na,1,p,,,\nb,2,q,p,random,3\nc,3,q,,,\nd,4,p,,,\ne,5,q,,,\n"
+    header = "id,x,label,checked_label,provenance,sampling_weight\n"
+    noisy = header + "a,1,p,,,\nb,2,q,p,random,3\nc,3,q,,,\nd,4,p,,,\ne,5,q,,,\n"
     trusted = "id,label,given_label,provenance,sampling_weight\nb,p,,,\nc,q,p,suspect,\nc,q,,,2\na,p,,,\n"
     pool = load(files(noisy=noisy, trusted=trusted))
     assert pool.provenance.tolist() == ["unknown", "random", "suspect", None, None]
@@ -419,7 +420,7 @@ def test_spellings_are_asked_about_over_all_sets(files):
 
 def test_spellings_stay_apart_where_that_is_wanted(files):
     paths = files(trusted=TRUSTED + "t4,1,4,P\n")
-    with pytest.warns(DataWarning, match="no noisy row of class 'P'"):
+    with pytest.warns(DataWarning, match=r"no noisy row of class 'P' \(1 row, did you mean 'p'\?\)"):
         assert load(paths, normalise_labels=False).class_names == ("P", "p", "q")
 
 
@@ -451,12 +452,14 @@ def test_ten_thousand_classes_are_read():
 
 
 def test_classes_without_trusted_rows_are_named(files):
-    with pytest.warns(DataWarning, match="no trusted row of class 'r', 's': it can hardly be corrected"):
+    with pytest.warns(
+        DataWarning, match=r"no trusted row of class 'r' \(1 row\), 's' \(1 row\): it can hardly be corrected"
+    ):
         load(files(noisy=NOISY + "f,1,1,s\ng,1,1,r\n"))
 
 
 def test_a_class_of_the_trusted_set_only_is_named(files):
-    with pytest.warns(DataWarning, match="no noisy row of class 'r': it occurs in the trusted set only"):
+    with pytest.warns(DataWarning, match=r"no noisy row of class 'r' \(1 row\): it occurs in the trusted set only"):
         pool = load(files(trusted=TRUSTED + "t4,1,1,r\n"))
     assert pool.class_names == ("p", "q", "r")
 

@@ -28,10 +28,10 @@ def export(
 
     check_output(out, overwrite, suffixes=(".onnx",))
     classifier = load_classifier(run, device="cpu")
-    example = classifier.example()
-    export_onnx(classifier.model, example, out, classifier.class_names)
+    model, example, inputs = classifier.exportable()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    export_onnx(model, example, out, classifier.class_names)
     size = " x ".join(map(str, example.shape[1:]))
     typer.echo(
-        f"written to {out}: from inputs [rows, {size}], {example.dtype}, to probabilities "
-        f"[rows, {len(classifier.class_names):,}]"
+        f"written to {out}: from {inputs} [rows, {size}] to probabilities [rows, {len(classifier.class_names):,}]"
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.bench import bench_app
 from ebomlc.cli.data import data
 from ebomlc.cli.demo import demo
 from ebomlc.cli.export import export
@@ -30,6 +31,7 @@ app = typer.Typer(
 for command in (sample, fit, predict, export, data):
     app.command(no_args_is_help=True)(command)
 app.command()(demo)
+app.add_typer(bench_app, name="bench")
 
 
 def _version(wanted: bool) -> None:

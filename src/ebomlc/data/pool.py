@@ -19,11 +19,14 @@ from ebomlc.data.readers import CHECKED_COLUMN, Source
 from ebomlc.data.sets import Sets, check_labelled, read_sets
 from ebomlc.data.spelling import Spelling
 from ebomlc.data.splits import make_split
-from ebomlc.errors import DataWarning, InputError, listed
+from ebomlc.errors import DataWarning, InputError, listed, nearest_name
 from ebomlc.records import NO_LABEL, FloatArray, IntArray, Split
 
 Labels = npt.NDArray[np.object_]
 Say = Callable[[str], None]
+
+FEW = 2
+"""So few rows of a class are as likely a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -239,20 +242,27 @@ def _check_trusted(given: IntArray, right: IntArray, names: tuple[str, ...], whe
     noisy = np.bincount(given[(right == NO_LABEL) & (given != NO_LABEL)], minlength=len(names))
     if trusted.max() < 2:
         raise InputError(
-            f"{where}: no class has two trusted rows ({trusted.sum()} in all): half of them train and "
-            f"half judge, so check more rows, at least a few of each class"
+            f"{where}: no class has two trusted rows ({trusted.sum()} in all): check more, "
+            f"at least a few of each class, for each step trains on some of them and judges by others"
         )
     if not (trusted[noisy > 0]).any():
         raise InputError(
             f"{where}: no trusted row has a label that also occurs among the noisy ones "
             f"({listed(names)}); are they spelt alike?"
         )
-    unchecked = [repr(name) for name, count in zip(names, trusted, strict=True) if not count]
-    unseen = [repr(name) for name, n, m in zip(names, noisy, trusted, strict=True) if m and not n]
+    unchecked = [_shown(name, n, names) for name, n, m in zip(names, noisy, trusted, strict=True) if not m]
+    unseen = [_shown(name, m, names) for name, n, m in zip(names, noisy, trusted, strict=True) if m and not n]
     if unchecked:
         _warn(f"no trusted row of class {listed(unchecked)}: it can hardly be corrected; check a few rows of it")
     if unseen:
         _warn(f"no noisy row of class {listed(unseen)}: it occurs in the trusted set only")
+
+
+def _shown(name: str, n: int, names: tuple[str, ...]) -> str:
+    """A class for a warning; one that hardly occurs may be another, misspelt."""
+    near = nearest_name(name, [other for other in names if other != name]) if n <= FEW else None
+    rows = f" ({n} row{'' if n == 1 else 's'}{f', did you mean {near!r}?' if near else ''})" if n <= FEW else ""
+    return f"{name!r}{rows}"
 
 
 def _warn(message: str) -> None:

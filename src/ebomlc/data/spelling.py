@@ -47,7 +47,7 @@ def choose_spelling(columns: Iterable[npt.NDArray[np.object_]], wanted: bool | N
             counts[whole.get(label, label)] += n
     groups: dict[str, list[str]] = defaultdict(list)
     for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        groups[_plain(label)].append(label)
+        groups[fold_label(label)].append(label)
     alike = [spellings for spellings in groups.values() if len(spellings) > 1]
     if not alike or wanted is False:
         return whole
@@ -74,5 +74,6 @@ def _whole_numbers(sets: Sequence[Counter[str]]) -> dict[str, str]:
     return {label: label.removesuffix(".0") for labels in written for label in labels}
 
 
-def _plain(label: str) -> str:
+def fold_label(label: str) -> str:
+    """A label without case, surplus blanks and forms of characters: equal for spellings of one class."""
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ebomlc.config import ModelConfig
 from ebomlc.errors import InputError, unknown_name
 from ebomlc.models.backbones import (
+    CentreAndScale,
     MainModel,
     MainOutput,
     StandardisePixels,
@@ -25,6 +26,7 @@ from ebomlc.models.wrap import wrap_model
 
 __all__ = [
     "MODELS",
+    "CentreAndScale",
     "Corrector",
     "CorrectorSettings",
     "InputShape",

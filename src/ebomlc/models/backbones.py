@@ -66,6 +66,28 @@ class StandardisePixels(nn.Module):
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
 
+class CentreAndScale(nn.Module):
+    """Embeddings [n, D] less their mean over the training rows, each then brought to length sqrt(D).
+
+    Parameters
+    ----------
+    mean : Tensor, shape [D]
+        Of the training rows.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows of length sqrt(D); of a row that is the mean, zeros."""
+        centred = rows - self.mean
+        length = centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        return centred * (self.mean.numel() ** 0.5 / length)
+
+
 def mlp_body(n_inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
     """Linear, ReLU and dropout per hidden layer; features are the last hidden layer."""
     layers: list[nn.Module] = []

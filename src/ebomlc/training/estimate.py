@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Estimate:
     Attributes
     ----------
     step_seconds, seconds : float
-        Of one optimizer step, and of all of them; a method with phases may differ.
+        Of one optimizer step, and of all of them; a method with phases may differ, and the machine may get busier.
     memory_mb : float or None
         Most memory the process has held after the tried steps, in MiB.
     available_mb : float or None
@@ -75,5 +76,5 @@ def estimate_training(create: Callable[[], Method], loader: PairedLoader, config
             started = time.perf_counter()
             float(method.step(noisy, trusted, StepContext(config.lr, 0.0)).loss)  # waits for the device
             times.append(time.perf_counter() - started)
-    step = min(times[WARM_UP:] or times)
+    step = statistics.median(times[WARM_UP:] or times)
     return Estimate(step, step * epochs * len(loader), peak_memory_mb(), available_memory_mb(loader.device.type))
