@@ -248,7 +248,7 @@ def test_a_run_is_not_overwritten_unless_asked(run):
 
 
 def test_oracle_needs_the_truth(tmp_path):
-    frame = pd.DataFrame({"x": range(20), "label": ["a", "b"] * 10})
+    frame = pd.DataFrame({"x": np.arange(20) / 2, "label": ["a", "b"] * 10})
     frame.to_csv(tmp_path / "noisy.csv", index=False)
     frame.to_csv(tmp_path / "trusted.csv", index=False)
     with pytest.raises(InputError, match="--truth"):
