@@ -27,7 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 ROWS, README = ROOT / "results" / "real_data.csv", ROOT / "README.md"
 BEGIN, END = "<!-- table: benchmarks/real_data.py -->", "<!-- end -->"
-METHODS = ("ce", "trusted-only", "glc", "mlc", "mlc-barrier", "ebomlc", "ebomlc-literal", "oracle")
+METHODS = (
+    "ce", "finetune", "trusted-only", "gce", "glc", "forward", "bayes", "l2rw", "mw-net", "mlc", "mlc-head",
+    "mlc-barrier", "mslc", "emlc", "ebomlc", "ebomlc-literal", "oracle",
+)  # fmt: skip
 SEEDS = (0, 1, 2)
 KEPT = (
     "method", "model", "seed", "commit", "measured_noise", "n_noisy", "n_trusted", "epochs", "steps", "precision",
