@@ -6,9 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.datasets import load_wine
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -43,3 +47,51 @@ def test_page_runs(page, tmp_path, monkeypatch):
         command = ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}\n{done.stderr}"
+
+
+def own_data_blocks() -> list[str]:
+    """The indented blocks of the README's part on own data."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = text.split("## Your own data in three commands")[1].split("## What comes out")[0]
+    return [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n)+", part, re.MULTILINE)]
+
+
+def write_own_data(folder: Path) -> None:
+    """What the README calls all.csv, new.csv and sheet.csv, from the wines of scikit-learn, some of them mislabelled."""
+    wine = load_wine(as_frame=True)
+    rng = np.random.default_rng(0)
+    right = wine.target.map({0: "Barolo", 1: "Grignolino", 2: "Barbera"})
+    order = rng.permutation(len(right))
+    frame, right = wine.data.iloc[order].reset_index(drop=True), right.iloc[order].reset_index(drop=True)
+    given = right.where(rng.random(len(right)) > 0.3, rng.permutation(right))
+    frame.assign(id=[f"w{k}" for k in frame.index], label=given)[:150].to_csv(folder / "all.csv", index=False)
+    frame[150:].to_csv(folder / "new.csv", index=False)
+    checked = right.where(frame.index % 3 == 0)
+    sheet = frame.assign(**{"Patient No": frame.index, "Diagnosis": given.str.upper(), "Verified by": checked})
+    sheet.to_csv(folder / "sheet.csv", index=False)
+    right[:150].to_csv(folder / "right.csv", index=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_readme_runs_on_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    write_own_data(tmp_path)
+    commands = own_data_blocks()
+    assert len(commands) >= 4
+    for block in commands:
+        if block.startswith("from "):
+            exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+            continue
+        block = block.replace("-n 300", "-n 60")
+        done = subprocess.run(["bash", "-euc", block], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        if "sample" in block:
+            rows = pd.read_csv("to_check.csv")
+            right = pd.read_csv("right.csv").iloc[:, 0]
+            rows["checked_label"] = [right[int(name[1:])] for name in rows["id"]]
+            rows.to_csv("to_check.csv", index=False)
+    done = subprocess.run(["ebomlc", "predict", "run", "new.csv", "--out", "predicted.csv"], check=False)
+    assert done.returncode == 0
+    assert len(pd.read_csv("predicted.csv")) == 28
