@@ -57,7 +57,7 @@ def own_data_blocks() -> list[str]:
 
 
 def write_own_data(folder: Path) -> None:
-    """What the README calls all.csv, new.csv and sheet.csv, from the wines of scikit-learn, some of them mislabelled."""
+    """What the README calls all.csv, new.csv and sheet.csv, from the wines of scikit-learn, some with wrong labels."""
     wine = load_wine(as_frame=True)
     rng = np.random.default_rng(0)
     right = wine.target.map({0: "Barolo", 1: "Grignolino", 2: "Barbera"})

@@ -15,8 +15,10 @@ from sklearn.datasets import load_wine
 from typer.testing import CliRunner
 
 from ebomlc.cli.sample import CHECKED, PROVENANCE, RANDOM, WEIGHT, sample
+from ebomlc.config import DataConfig
 from ebomlc.data import readers
 from ebomlc.data.columns import Columns
+from ebomlc.data.pool import load_pool
 from ebomlc.data.readers import Reading, read_source
 from ebomlc.data.tables import TABLE_SUFFIXES, read_table
 from ebomlc.errors import DataWarning, InputError
@@ -88,6 +90,20 @@ def test_the_rows_come_with_all_their_columns(wine):
     assert set(drawn[PROVENANCE]) == {RANDOM}
     assert drawn[WEIGHT].astype(float).unique().tolist() == [178 / 40]
     assert not list(Path().glob(".*"))
+
+
+def test_a_table_with_decimal_commas_comes_back_as_it_was(wine):
+    frame = pd.read_csv(wine)
+    frame.to_csv("wein.csv", index=False, sep=";", decimal=",")
+    run("wein.csv", "-n", 40, "--stratify", "--out", "zu_pruefen.csv")
+    sample = pd.read_csv("zu_pruefen.csv", sep=";", decimal=",", dtype={CHECKED: str})
+    sample[CHECKED] = sample["label"]
+    sample.to_csv("zu_pruefen.csv", index=False, sep=";", decimal=",")
+    pool = load_pool(DataConfig("wein.csv", trusted="zu_pruefen.csv"), 0)
+    assert len(pool.checked) == 40
+    assert (len(pool.ids), len(pool.inputs.columns)) == (178, 13)
+    np.testing.assert_array_equal(pool.inputs.numbers(), frame.drop(columns=["id", "label"]).to_numpy(float))
+    assert np.nansum(pool.weights) == pytest.approx(178)
 
 
 def test_the_order_is_random(wine):

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_wine
+from sklearn.datasets import load_breast_cancer, load_wine
 
 from ebomlc.data import tables
+from ebomlc.data.columns import Columns, choose_inputs
 from ebomlc.data.tables import TABLE_SUFFIXES, as_strings, read_table, shorten, table_from_frame
 from ebomlc.errors import InputError
 
@@ -109,7 +110,7 @@ BAD_CSV = {
     "shorter": ("id,x,label\n1,2\n", "row 2 (the header is row 1) has 2 cells, but the header has 3"),
     "one column twice": ("id,x,x,label\n1,2,3,a\n", "column 'x' stands in the header more than once"),
     "two columns without a name": ("id,,,label\n1,2,3,a\n", "a column without a name stands in the header"),
-    "semicolons": ("id;x;label\n1;2;a\n", "this one seems to be split at ';': save it with ','"),
+    "bars": ("id|x|label\n1|2|a\n", "this one seems to be split at '|': save it with ','"),
     "open quote": ('id,x,label\n1,2,a\n2,"3,b\n4,5,c\n', "row 3 (the header is row 1) cannot be split into cells"),
     "stray quote": ('id,x,label\n1,"2"3,a\n', "row 2 (the header is row 1) cannot be split into cells"),
 }
@@ -300,3 +301,35 @@ def test_nested_cells_are_no_strings(cell, kind):
 def test_long_cells_are_shortened():
     assert shorten("x" * 50) == repr("x" * 40 + "...")
     assert (shorten("1"), shorten(1), shorten([1] * 40)) == ("'1'", "1", str([1] * 40)[:40] + "...")
+
+
+# --- as spreadsheets write it in half of Europe -----------------------------------------------------------------------
+
+
+def test_semicolons_separate_where_numbers_have_a_decimal_comma(write):
+    content = "\ufeffid;area;n;remark;label\r\n1;1.001,5;3;a, b;x\r\n2;-0,25;1.200;c;y\r\n3;12;7;;x\r\n"
+    table = read_table(write("a.csv", content))
+    assert table.decimal == ","
+    assert table.frame["remark"].tolist() == ["a, b", "c", ""]
+    inputs = choose_inputs(table, Columns(features=("area", "n")))
+    assert inputs.values["area"].tolist() == [1001.5, -0.25, 12.0]
+    assert inputs.values["n"].tolist() == [3, 1.2, 7], "without a comma in the column a point is a point"
+
+
+def test_commas_separate_wherever_the_header_has_one(write):
+    table = read_table(write("a.csv", "id,remark\n1,a; b\n"))
+    assert table.decimal == "."
+    assert table.frame["remark"].tolist() == ["a; b"]
+    with pytest.raises(InputError, match="cells, but the header has"):
+        read_table(write("b.csv", "id,a;b\n1;2;3\n"))
+
+
+def test_a_real_table_says_the_same_in_both_forms(tmp_path):
+    frame = load_breast_cancer(as_frame=True).frame
+    frame.to_csv(tmp_path / "point.csv", index=False)
+    frame.to_csv(tmp_path / "comma.csv", index=False, sep=";", decimal=",")
+    points, commas = (
+        choose_inputs(read_table(tmp_path / f"{name}.csv"), Columns(label="target")) for name in ("point", "comma")
+    )
+    assert points.roles == commas.roles
+    np.testing.assert_array_equal(points.values, commas.values)

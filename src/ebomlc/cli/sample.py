@@ -36,6 +36,7 @@ class _Rows:
     n_all: int
     n_checked: int
     n_unlabelled: int
+    decimal: str = "."
 
 
 def sample(
@@ -80,7 +81,7 @@ def sample(
         raise InputError(f"{data}: no row is left to draw{_left_out(rows)}")
     drawn = draw_rows(rows.labels, n, stratify=stratify, seed=seed)
     _warn_of_few(n, rows.labels)
-    write_table(_table_to_check(rows.frame, drawn, checked or CHECKED), out)
+    write_table(_table_to_check(rows.frame, drawn, checked or CHECKED), out, decimal=rows.decimal)
     typer.echo(f"drew {n:,} of {len(rows.labels):,} rows at random{_left_out(rows)}; written to {out}")
     typer.echo(_what_it_tells(n, drawn.sizes))
     typer.echo(_next_step(data, out, checked or CHECKED, options))
@@ -106,6 +107,7 @@ def _read_table(path: Path, label: str, id_column: str | None, checked: str | No
         n_all=len(kept),
         n_checked=int(is_checked.sum()),
         n_unlabelled=int((~is_labelled & ~is_checked).sum()),
+        decimal=table.decimal,
     )
 
 

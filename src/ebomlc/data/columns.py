@@ -41,6 +41,8 @@ LETTERS = re.compile(r"[^\W\d_]{2}")
 SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{6}")
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese are written without spaces."""
 
+COMMA_NUMBER = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?([eE][-+]?\d+)?")
+
 TIMES = ("datetime", "datetime64", "date", "timedelta", "timedelta64", "time", "period", "interval")
 SCALARS = (str, int, float, bool, Decimal, np.generic)
 
@@ -230,7 +232,7 @@ def _number_or_category(cells: pd.Series, table: Table) -> _Finding:
         return _Finding(None, reason="lists, objects and bytes are no input")
     if kind == "boolean":
         return _Finding("category", _categories(cells, table))
-    parsed = _parse(cells)
+    parsed = _parse(cells, table.decimal)
     if not parsed.filled.any():
         return _Finding(None, reason="empty in every row")
     if not parsed.wrong.any():
@@ -244,12 +246,14 @@ def _has_objects(cells: pd.Series) -> bool:
     return any(not isinstance(cell, SCALARS) for cell in cells[cells.notna().to_numpy(bool)])
 
 
-def _parse(cells: pd.Series) -> _Parsed:
+def _parse(cells: pd.Series, decimal: str) -> _Parsed:
     if pd.api.types.is_any_real_numeric_dtype(cells.dtype):
         extended = isinstance(cells.dtype, pd.api.extensions.ExtensionDtype)
         values = cells.to_numpy(np.float64, na_value=np.nan) if extended else cells.to_numpy(np.float64)
         return _Parsed(values, ~np.isnan(values), np.isinf(values))
     written = cells.to_numpy(object)
+    if decimal == ",":
+        written = _with_points(written)
     filled = ~(cells.isna() | cells.isin(MISSING)).to_numpy(bool)
     readable = filled.copy()
     if cells.dtype == object:  # pandas would read true as 1
@@ -257,6 +261,18 @@ def _parse(cells: pd.Series) -> _Parsed:
     values = np.full(len(cells), np.nan)
     values[readable] = _to_floats(written[readable])
     return _Parsed(values, filled, filled & ~np.isfinite(values))
+
+
+def _with_points(written: Cells) -> Cells:
+    """Cells with a decimal point instead of a comma, where any of them has one; points are thousands then."""
+    plain = np.array([cell.strip() if isinstance(cell, str) else "" for cell in written], dtype=object)
+    if not any("," in cell and COMMA_NUMBER.fullmatch(cell) for cell in plain):
+        return written
+    changed = written.copy()
+    for row, cell in enumerate(plain):
+        if COMMA_NUMBER.fullmatch(cell):
+            changed[row] = cell.replace(".", "").replace(",", ".")
+    return changed
 
 
 def _to_floats(cells: Cells) -> npt.NDArray[np.float64]:
@@ -381,7 +397,7 @@ def _numbers_as_before(cells: pd.Series, table: Table, like_name: str) -> npt.ND
     nested = [isinstance(cell, NESTED) for cell in cells] if cells.dtype == object else [False]
     if any(nested):
         raise _wrong_type(table, name, nested.index(True), like_name)
-    parsed = _parse(cells)
+    parsed = _parse(cells, table.decimal)
     if parsed.wrong.any():
         raise _wrong_type(table, name, int(parsed.wrong.argmax()), like_name)
     return parsed.values

@@ -37,7 +37,7 @@ def check_output(out: Path, overwrite: bool, *, suffixes: tuple[str, ...] = OUT_
         raise InputError(f"{out} already exists; choose another --out, or replace it with --overwrite")
 
 
-def write_table(frame: pd.DataFrame, out: Path) -> None:
+def write_table(frame: pd.DataFrame, out: Path, *, decimal: str = ".") -> None:
     """Write a table in the format that the name of its file ends with: beside its place, and moved there when whole.
 
     Parameters
@@ -46,6 +46,8 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
         Its index is not written.
     out : Path
         Its folder is made where there is none.
+    decimal : {".", ","}
+        What numbers in cells of text are written with, of which the separator of CSV depends; see `read_table`.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_as(out.suffix.lower(), frame, beside)
+            _write_as(out.suffix.lower(), frame, beside, decimal)
             beside.replace(out)
         finally:
             beside.unlink(missing_ok=True)
@@ -69,7 +71,7 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
         raise InputError(f"{out}: cannot be written as Parquet ({reason}); let --out end with .jsonl") from error
 
 
-def _write_as(suffix: str, frame: pd.DataFrame, path: Path) -> None:
+def _write_as(suffix: str, frame: pd.DataFrame, path: Path, decimal: str) -> None:
     if suffix == ".parquet":
         frame.to_parquet(path, index=False)
     elif suffix in (".jsonl", ".ndjson"):
@@ -77,8 +79,9 @@ def _write_as(suffix: str, frame: pd.DataFrame, path: Path) -> None:
         lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in filled.to_dict("records")]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     else:
+        separator = "\t" if suffix == ".tsv" else ";" if decimal == "," else ","
         # csv puts a cell with a carriage return in quotes only where that is part of the line end
-        frame.to_csv(path, sep="\t" if suffix == ".tsv" else ",", index=False, lineterminator="\r\n", encoding="utf-8")
+        frame.to_csv(path, sep=separator, index=False, decimal=decimal, lineterminator="\r\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a cell of a Parquet file held

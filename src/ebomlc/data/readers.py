@@ -334,7 +334,7 @@ def _weights(table: Table) -> FloatArray:
 
 def _weight(cell: str, table: Table, row: int) -> float:
     try:
-        weight = float(cell)
+        weight = float(cell.replace(table.decimal, "."))
     except ValueError:
         weight = np.nan
     if not 0 < weight < np.inf:

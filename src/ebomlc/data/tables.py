@@ -23,6 +23,7 @@ from ebomlc.errors import InputError, listed, nearest_name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 OTHER_SEPARATORS = (";", "\t", "|", ",")
+EUROPEAN, HEADER_LINES = ";", 100
 LONGEST_CELL, LONGEST_SHOWN = 2**31 - 1, 40
 CHUNK_ROWS = 65_536
 PARQUET_MAGIC = b"PAR1"
@@ -42,12 +43,15 @@ class Table:
         of DataFrames keep their type.
     unit, note : str
         What a row is called, and what its number has to be read with.
+    decimal : {".", ","}
+        What numbers are written with.
     """
 
     name: str
     frame: pd.DataFrame
     unit: str = "row"
     note: str = ""
+    decimal: str = "."
 
     def place(self, *rows: int) -> str:
         """Where rows are found, for messages, from their numbers in the index of `frame`."""
@@ -213,8 +217,10 @@ def _undecodable_line(path: Path) -> int:
 
 
 def _read_csv(path: Path) -> Table:
-    table = Table(str(path), pd.DataFrame(), note=" (the header is row 1)")
-    with closing(_csv_rows(path, table)) as rows:
+    separator = _separator(path)
+    decimal = "," if separator == EUROPEAN else "."
+    table = Table(str(path), pd.DataFrame(), note=" (the header is row 1)", decimal=decimal)
+    with closing(_csv_rows(path, table, separator)) as rows:
         _, first = next(rows, (0, None))
         if first is None:
             raise InputError(f"{path}: the file is empty; a header and at least one row are needed")
@@ -222,6 +228,17 @@ def _read_csv(path: Path) -> Table:
         _check_names(header, path)
         _check_separator(header, path)
         return replace(table, frame=_csv_frame(rows, header, table))
+
+
+def _separator(path: Path) -> str:
+    """What the cells of a file are separated by: semicolons where the header of a CSV file has them and no comma.
+
+    So spreadsheets write it wherever numbers have a decimal comma.
+    """
+    usual = SEPARATORS[path.suffix.lower()]
+    with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
+        header = next((line for line in islice(file, HEADER_LINES) if line.strip()), "")
+    return EUROPEAN if usual == "," and EUROPEAN in header and "," not in header else usual
 
 
 def _csv_frame(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], table: Table) -> pd.DataFrame:
@@ -236,13 +253,13 @@ def _csv_frame(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], tab
     return pd.DataFrame(dict(zip(header, cells, strict=True)), np.concatenate(numbers))
 
 
-def _csv_rows(path: Path, table: Table) -> Generator[tuple[int, list[str]], None, None]:
+def _csv_rows(path: Path, table: Table, separator: str) -> Generator[tuple[int, list[str]], None, None]:
     """Rows that have any content, each with its number in the file, from 1."""
     row, limit = 0, csv.field_size_limit(LONGEST_CELL)
     try:
         with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
             lines = _without_nul(file, path)
-            for row, cells in enumerate(csv.reader(lines, delimiter=SEPARATORS[path.suffix.lower()], strict=True), 1):
+            for row, cells in enumerate(csv.reader(lines, delimiter=separator, strict=True), 1):
                 if any(cell and not cell.isspace() for cell in cells):
                     yield row, cells
     except csv.Error as error:
