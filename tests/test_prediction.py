@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 from torch import nn
 
-from ebomlc import Arrays, InputError, fit, load_classifier, predict
+from ebomlc import Arrays, DataWarning, InputError, fit, load_classifier, predict
 
 DIGITS, RIGHT = load_digits(return_X_y=True)
 RIGHT = RIGHT.astype(str)
@@ -203,6 +203,16 @@ def test_other_spellings_of_a_class_are_it_where_the_run_took_them_so(tmp_path):
     shouted = predict(classifier, wide.assign(label=[f" {name.upper()}  " for name in names]))
     assert shouted.accuracy == plain.accuracy
     assert plain.accuracy is not None
+
+
+def test_categories_that_were_never_seen_are_counted(tmp_path):
+    frame = pd.DataFrame({"x": DIGITS[:200, 20], "ward": ["A", "B", "C", None] * 50, "label": RIGHT[:200]})
+    checked = frame["label"].where(frame.index < 80)
+    fit(frame.assign(checked_label=checked), epochs=1, out=tmp_path / "run")
+    classifier = load_classifier(tmp_path / "run")
+    predict(classifier, frame)
+    with pytest.warns(DataWarning, match="did not occur in training count for nothing: 50 in 'ward'"):
+        predict(classifier, frame.assign(ward=frame["ward"].replace("C", "Z")))
 
 
 def test_rows_without_a_label_do_not_count(run):

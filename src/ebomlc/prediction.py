@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 
 from ebomlc.config import RunConfig, build
 from ebomlc.data.columns import Columns
-from ebomlc.data.encoders import Encoder, ImageEncoder, VectorEncoder
+from ebomlc.data.encoders import Encoder, ImageEncoder, TableEncoder, VectorEncoder
 from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
 from ebomlc.data.readers import Reading, Source, read_source
 from ebomlc.data.sets import respell
 from ebomlc.data.spelling import Spelling, fold_label
-from ebomlc.errors import InputError, unknown_name
+from ebomlc.errors import DataWarning, InputError, listed, unknown_name
 from ebomlc.labels.scores import accuracy, balanced_accuracy
 from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
 from ebomlc.preparation import input_shape
@@ -242,6 +243,19 @@ class Predictions:
         return pd.concat([pd.DataFrame(first), each], axis=1)
 
 
+def _warn_of_unseen(classifier: Classifier, source: Source) -> None:
+    if not isinstance(classifier.encoder, TableEncoder) or source.inputs is None:
+        return
+    counts = classifier.encoder.count_unseen(source.inputs)
+    if counts:
+        shown = listed([f"{n:,} in {name!r}" for name, n in counts.items()])
+        warnings.warn(
+            f"{source.name}: categories that did not occur in training count for nothing: {shown}",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
 def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -> Predictions:  # noqa: ANN401
     """Classify new rows.
 
@@ -253,10 +267,16 @@ def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -
         As for `ebomlc.fit`, with the inputs of the run's own rows; labels and ids are not needed, an array will do.
     on_bad_input : {"error", "skip"}
         What to do about an image that cannot be read.
+
+    Warns
+    -----
+    DataWarning
+        For categories that did not occur in training.
     """
     source = classifier.read(data, on_bad_input=on_bad_input)
     if source.inputs is None:
         raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
+    _warn_of_unseen(classifier, source)
     probabilities = classifier.probabilities(source.inputs)
     index = {name: k for k, name in enumerate(classifier.class_names)}
     labelled = np.flatnonzero([label is not None for label in source.labels])

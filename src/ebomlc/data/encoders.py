@@ -311,6 +311,10 @@ class CategoryPart:
         codes = self._codes(cells).astype(np.float64)
         return np.where(codes < 0, np.nan, codes)
 
+    def unseen(self, cells: pd.Series) -> npt.NDArray[np.bool_]:
+        """Where a cell is filled with a value that did not occur in training [N]."""
+        return cells.notna().to_numpy(bool) & (self._codes(cells) < 0)
+
     def _codes(self, cells: pd.Series) -> npt.NDArray[np.intp]:
         return pd.Index(self.values, dtype=object).get_indexer(pd.Index(cells, dtype=object))
 
@@ -422,6 +426,11 @@ class TableEncoder:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns it reads."""
         return tuple(self.roles)
+
+    def count_unseen(self, inputs: Inputs) -> dict[str, int]:
+        """Cells, by column, of categories that did not occur in training; they are encoded as the mean row is."""
+        counts = {name: int(part.unseen(inputs.values[name]).sum()) for name, part in self.categories.items()}
+        return {name: n for name, n in counts.items() if n}
 
     @classmethod
     def fit(cls, inputs: Inputs) -> TableEncoder:
