@@ -180,7 +180,7 @@ def _check_ids(table: Table, name: str) -> None:
 def _read_folder(root: Path, options: Mapping[str, str | None]) -> _Rows:
     import pandas as pd
 
-    from ebomlc.data.images import list_image_folder
+    from ebomlc.data.image_files import list_image_folder
 
     named = [option for option, name in options.items() if name is not None]
     if named:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ebomlc.data.cache import cache_folder
 from ebomlc.data.columns import MISSING, Columns, choose_inputs
-from ebomlc.data.images import LARGEST_SIZE, choose_image_size, list_image_folder, load_images, resolve_image_paths
+from ebomlc.data.image_files import list_image_folder, resolve_image_paths
+from ebomlc.data.images import LARGEST_SIZE, choose_image_size, load_images
 from ebomlc.data.inputs import Inputs, table_of_numbers
 from ebomlc.data.memory import CheckedArrays, arrays_from_object, frame_from_huggingface, is_table
 from ebomlc.data.official import OfficialSet, load_cifar10, load_cifar100, load_digits_set, load_fashion_mnist
