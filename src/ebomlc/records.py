@@ -21,6 +21,11 @@ NO_LABEL = -1
 """Stands for a label that is not there, wherever labels are class indices."""
 
 
+GIVEN_COLUMN, CHECKED_COLUMN = "given_label", "checked_label"
+PROVENANCE_COLUMN, WEIGHT_COLUMN = "provenance", "sampling_weight"
+"""What columns of users' tables are called that say something about labels: see `ebomlc.data.readers.Source`."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows on their way into a training step.

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_wine
 from typer.testing import CliRunner
 
-from ebomlc.cli.sample import CHECKED, PROVENANCE, RANDOM, WEIGHT, sample
+from ebomlc.cli.sample import RANDOM, sample
 from ebomlc.config import DataConfig
 from ebomlc.data import readers
 from ebomlc.data.columns import Columns
@@ -22,6 +22,9 @@ from ebomlc.data.pool import load_pool
 from ebomlc.data.readers import Reading, read_source
 from ebomlc.data.tables import TABLE_SUFFIXES, read_table
 from ebomlc.errors import DataWarning, InputError
+from ebomlc.records import CHECKED_COLUMN as CHECKED
+from ebomlc.records import PROVENANCE_COLUMN as PROVENANCE
+from ebomlc.records import WEIGHT_COLUMN as WEIGHT
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

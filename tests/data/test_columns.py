@@ -158,8 +158,6 @@ def test_columns_that_say_something_about_labels_are_never_inputs():
         "key",
         "class",
         "right",
-        "why",
-        "w",
         "file",
         "",
         "Unnamed: 0",
@@ -167,7 +165,7 @@ def test_columns_that_say_something_about_labels_are_never_inputs():
         "x",
         "id",
     ]
-    columns = Columns("key", "class", "right", "why", "w", image="file")
+    columns = Columns("key", "class", "right", image="file")
     inputs = choose(columns, **{name: [1, 2] for name in names})
     assert inputs.columns == ("x", "id")
 

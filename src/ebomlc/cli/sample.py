@@ -13,6 +13,7 @@ import typer
 
 from ebomlc.data.output import OUT_SUFFIXES, check_output
 from ebomlc.errors import DataWarning, InputError, unknown_name
+from ebomlc.records import CHECKED_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ebomlc.data.sampling import Drawn
     from ebomlc.data.tables import Table
 
-LABEL, CHECKED, PROVENANCE, WEIGHT = "label", "checked_label", "provenance", "sampling_weight"
+LABEL = "label"
 RANDOM = "random"
 ROWS = 300
 
@@ -57,7 +58,7 @@ def sample(
         str | None,
         typer.Option(
             help=f"Column of right labels, filled in rows somebody has checked, which are not drawn again. "
-            f"Default: {CHECKED}."
+            f"Default: {CHECKED_COLUMN}."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
@@ -81,10 +82,10 @@ def sample(
         raise InputError(f"{data}: no row is left to draw{_left_out(rows)}")
     drawn = draw_rows(rows.labels, n, stratify=stratify, seed=seed)
     _warn_of_few(n, rows.labels)
-    write_table(_table_to_check(rows.frame, drawn, checked or CHECKED), out, decimal=rows.decimal)
+    write_table(_table_to_check(rows.frame, drawn, checked or CHECKED_COLUMN), out, decimal=rows.decimal)
     typer.echo(f"drew {n:,} of {len(rows.labels):,} rows at random{_left_out(rows)}; written to {out}")
     typer.echo(_what_it_tells(n, drawn.sizes))
-    typer.echo(_next_step(data, out, checked or CHECKED, options))
+    typer.echo(_next_step(data, out, checked or CHECKED_COLUMN, options))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def _read_table(path: Path, label: str, id_column: str | None, checked: str | No
     if table.frame.empty:
         raise InputError(f"{path}: a header but no rows; at least one row is needed")
     _check_columns(table, {"--label": label, "--id": id_column, "--checked": checked})
-    is_checked = _filled(table, checked) | _filled(table, CHECKED)
+    is_checked = _filled(table, checked) | _filled(table, CHECKED_COLUMN)
     is_labelled = _filled(table, label)
     kept = is_labelled & ~is_checked
     _check_free(table, kept)
@@ -116,7 +117,7 @@ def _check_columns(table: Table, options: Mapping[str, str | None]) -> None:
         if name is not None and name not in table.frame.columns:
             known = table.frame.columns
             raise InputError(f"{table.name}: {unknown_name('column', name, known)}; name another with {option}")
-    if options["--label"] in (CHECKED, PROVENANCE, WEIGHT, options["--checked"]):
+    if options["--label"] in (CHECKED_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN, options["--checked"]):
         raise InputError(
             f"{table.name}: {options['--label']!r} is a column that the sample writes; "
             f"name the column of given labels with --label"
@@ -125,7 +126,7 @@ def _check_columns(table: Table, options: Mapping[str, str | None]) -> None:
 
 def _check_free(table: Table, kept: npt.NDArray[np.bool_]) -> None:
     """Refuse to write over what stands in a column of the user's."""
-    for name in (PROVENANCE, WEIGHT):
+    for name in (PROVENANCE_COLUMN, WEIGHT_COLUMN):
         clash = _filled(table, name) & kept
         if clash.any():
             place = table.place(table.frame.index[int(clash.argmax())])
@@ -200,7 +201,7 @@ def _check_out(out: Path, data: Path, overwrite: bool) -> None:
 
 
 def _table_to_check(frame: pd.DataFrame, drawn: Drawn, answer: str) -> pd.DataFrame:
-    return frame.iloc[drawn.rows].assign(**{answer: "", PROVENANCE: RANDOM, WEIGHT: drawn.weights})
+    return frame.iloc[drawn.rows].assign(**{answer: "", PROVENANCE_COLUMN: RANDOM, WEIGHT_COLUMN: drawn.weights})
 
 
 def _warn_of_few(n: int, labels: npt.NDArray[np.object_]) -> None:

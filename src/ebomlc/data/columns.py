@@ -17,11 +17,12 @@ from ebomlc.data.doubts import like_checked_labels, like_ids, like_other_numbers
 from ebomlc.data.inputs import Inputs, Role
 from ebomlc.data.tables import NESTED, Table, as_strings, shorten
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
+from ebomlc.records import CHECKED_COLUMN, GIVEN_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 """What stands in a column of numbers where there is none."""
 
-NEVER_INPUTS = ("given_label", "checked_label", "provenance", "sampling_weight")
+NEVER_INPUTS = (GIVEN_COLUMN, CHECKED_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN)
 """Columns that say something about labels, whatever else is named."""
 
 WITHOUT_NAME = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
@@ -56,7 +57,7 @@ class Columns:
 
     Attributes
     ----------
-    id, checked, provenance, weight, image : str, optional
+    id, checked, image : str, optional
         Names of these columns. `image` holds paths, which another module reads.
     label : str
         Name of the label column.
@@ -71,8 +72,6 @@ class Columns:
     id: str | None = None
     label: str = "label"
     checked: str | None = None
-    provenance: str | None = None
-    weight: str | None = None
     text: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     image: str | None = None
@@ -80,7 +79,7 @@ class Columns:
 
     def taken(self) -> frozenset[str]:
         """Names of columns that are something else than an input."""
-        own = (self.id or "id", self.label, self.checked, self.provenance, self.weight, self.image)
+        own = (self.id or "id", self.label, self.checked, self.image)
         return frozenset(NEVER_INPUTS) | frozenset(name for name in own if name is not None)
 
 

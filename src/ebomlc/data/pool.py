@@ -15,12 +15,12 @@ from ebomlc.data.content import Overlap, count_overlap, row_digests
 from ebomlc.data.images import LARGEST_SIZE
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.joining import Rows, check_several, join_sets, name_classes, thin, to_index
-from ebomlc.data.readers import CHECKED_COLUMN, Source
+from ebomlc.data.readers import Source
 from ebomlc.data.sets import Sets, check_labelled, read_sets
 from ebomlc.data.spelling import Spelling
 from ebomlc.data.splits import make_split
 from ebomlc.errors import DataWarning, InputError, listed, nearest_name
-from ebomlc.records import NO_LABEL, FloatArray, IntArray, Split
+from ebomlc.records import CHECKED_COLUMN, NO_LABEL, FloatArray, IntArray, Split
 
 Labels = npt.NDArray[np.object_]
 Say = Callable[[str], None]

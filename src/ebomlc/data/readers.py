@@ -20,19 +20,33 @@ from ebomlc.data.memory import CheckedArrays, arrays_from_object, frame_from_hug
 from ebomlc.data.official import OfficialSet, load_cifar10, load_cifar100, load_digits_set, load_fashion_mnist
 from ebomlc.data.tables import TABLE_SUFFIXES, Table, as_strings, read_table, table_from_frame
 from ebomlc.errors import DataWarning, InputError, listed, nearest_name, unknown_name
-from ebomlc.records import FloatArray, IntArray
+from ebomlc.records import CHECKED_COLUMN, GIVEN_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN, FloatArray, IntArray
 
 Labels = npt.NDArray[np.object_]
 
-GIVEN_COLUMN, CHECKED_COLUMN = "given_label", "checked_label"
-PROVENANCE_COLUMN, WEIGHT_COLUMN = "provenance", "sampling_weight"
 PROVENANCES = ("random", "suspect", "unknown")
 SHOWN_SKIPPED = 3
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How sets are read; see `ebomlc.config.DataConfig`."""
+    """How sets are read.
+
+    Attributes
+    ----------
+    columns, data_dir, image_size, on_bad_input, cache_dir
+        See `ebomlc.config.DataConfig`.
+    largest_image : int
+        Pixels a side that large images are brought to, where `image_size` does not say.
+    label_required, checked_required : bool
+        A set without these labels is refused.
+    ids_matter : bool
+        Rows are joined by their ids: every row needs one, and a column of ids that was named must be there.
+    role, like_name : str
+        What an object from Python is called in messages, and what the set is called that a further one is compared to.
+    say : callable, optional
+        Takes lines about slow reading; also switches progress bars on.
+    """
 
     columns: Columns = field(default_factory=Columns)
     data_dir: Path | None = None
@@ -41,9 +55,9 @@ class Reading:
     on_bad_input: Literal["error", "skip"] = "error"
     cache_dir: Path | None = None
     label_required: bool = True
+    checked_required: bool = False
     ids_matter: bool = True
     role: str = ""
-    checked_required: bool = False
     like_name: str = "the noisy set"
     say: Callable[[str], None] | None = None
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from ebomlc.config import DataConfig
 from ebomlc.data.columns import Columns
-from ebomlc.data.readers import CHECKED_COLUMN, Reading, Source, is_built_in, read_source
+from ebomlc.data.readers import Reading, Source, is_built_in, read_source
 from ebomlc.data.spelling import Spelling, choose_spelling
 from ebomlc.errors import InputError
+from ebomlc.records import CHECKED_COLUMN
 
 Labels = npt.NDArray[np.object_]
 Say = Callable[[str], None]
