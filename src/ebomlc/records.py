@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -151,3 +151,31 @@ class LabelTable:
         import pandas as pd
 
         return pd.DataFrame({f.name: getattr(self, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row as a person looks at it; nothing in it is escaped.
+
+    Attributes
+    ----------
+    kind : {"image", "text", "row", "missing"}
+        What there is to look at.
+    png : bytes
+        The image, as a PNG file.
+    size : tuple of int
+        Its width and height in pixels.
+    text : str
+        The text, cut.
+    fields : tuple of (str, str)
+        Columns and their cells: the row, or what a table says beside an image or a text.
+    reason : str
+        Why there is nothing to look at, in a sentence.
+    """
+
+    kind: Literal["image", "text", "row", "missing"]
+    png: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    text: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    reason: str = ""

@@ -154,6 +154,24 @@ def load_image(source: Path, size: int, channels: int) -> Pixels:
     return image
 
 
+def load_picture(source: Path, side: int) -> Image.Image:
+    """One image to look at: whole, in its own proportions, made smaller where it is longer than `side` pixels.
+
+    Transparency, 16 bits and EXIF orientation are treated as by `load_images`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+    _check_size(side)
+    with _without_pillow_warnings():
+        image = _attempt(lambda path: _shrink(path, side), source)
+    if isinstance(image, _Bad):
+        raise InputError(f"{source} {image.reason}")
+    return image
+
+
 def load_images(
     paths: Sequence[Path],
     names: Sequence[str],
@@ -372,14 +390,26 @@ def _open(path: Path) -> Image.Image:
 
 def _decode(path: Path, size: int, channels: int) -> Pixels:
     """Pixels [C, S, S] of an image; any exception at all for one that is damaged."""
+    plain = _read_plain(path, size).convert("L" if channels == 1 else "RGB")
+    fitted = np.asarray(ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC), np.uint8)
+    return fitted[None] if channels == 1 else fitted.transpose(2, 0, 1)
+
+
+def _read_plain(path: Path, size: int) -> Image.Image:
+    """The pixels of a file, upright and without transparency, for a picture of about `size` pixels a side."""
     with _open(path) as image:
         image.draft(None, (DRAFT * size, DRAFT * size))
         image.load()
         with suppress(Exception):  # damage in the EXIF data says nothing of the pixels, and takes as many forms
             ImageOps.exif_transpose(image, in_place=True)
-        plain = _without_transparency(_in_eight_bits(image)).convert("L" if channels == 1 else "RGB")
-    fitted = np.asarray(ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC), np.uint8)
-    return fitted[None] if channels == 1 else fitted.transpose(2, 0, 1)
+        return _without_transparency(_in_eight_bits(image))
+
+
+def _shrink(path: Path, side: int) -> Image.Image:
+    plain = _read_plain(path, side)
+    picture = plain if plain.mode == "L" else plain.convert("RGB")
+    picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return picture
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
