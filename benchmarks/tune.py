@@ -106,7 +106,7 @@ def run_trial(method: str, chosen: Trial, noise: str, epochs: int, n_noisy: int)
             n_noisy=n_noisy,
             allow_overlap=True,  # a handful of the official images are there twice
             encoder="pixels",
-            model="cnn",
+            model="cnn-tiny",
             method=method,
             settings=chosen["settings"],
             epochs=epochs,

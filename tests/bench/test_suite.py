@@ -14,10 +14,10 @@ from ebomlc.methods import METHODS
 
 SIZES = {
     "smoke": (1, {"mlp"}, 100, None, 30, 3),
-    "desk-fashion": (4, {"cnn"}, 1000, 12_000, 40, 5),
+    "desk-fashion": (4, {"cnn-tiny"}, 1000, 12_000, 40, 5),
     "desk-cifar": (3, {"resnet20"}, 1000, 12_000, 40, 3),
-    "ablation": (2, {"cnn"}, 1000, 12_000, 40, 3),
-    "pairs": (2, {"cnn"}, 1000, 12_000, 40, 5),
+    "ablation": (2, {"cnn-tiny"}, 1000, 12_000, 40, 3),
+    "pairs": (2, {"cnn-tiny"}, 1000, 12_000, 40, 5),
     "paper": (16, {"resnet32"}, 1000, None, 120, 3),
 }
 

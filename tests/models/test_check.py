@@ -269,7 +269,7 @@ def test_forward_mode_of_known_rules_is_fine(function):
     assert check_forward_mode(body_with(function), DIGITS) is None
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "cnn-tiny", "resnet20"])
 def test_forward_mode_of_our_models_is_fine_and_leaves_them_alone(name):
     model = build_model(ModelConfig(name, dropout=0.2), InputShape((1, 8, 8), (0.3,), (0.4,)), 10)
     before = copy.deepcopy(model.state_dict())

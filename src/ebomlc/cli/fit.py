@@ -18,8 +18,8 @@ METHOD_HELP = (
     "trusted-only; oracle: right labels (needs --truth)."
 )
 MODEL_HELP = (
-    "auto (default): mlp for numbers, text and frozen features, cnn for grey, resnet20 for colour images; or mlp, cnn, "
-    "resnet20, resnet32, resnet44, resnet56; timm:NAME or torchvision:NAME, trained as a whole."
+    "auto (default): mlp for numbers, text and frozen features, cnn for grey, resnet20 for colour images; or mlp, "
+    "cnn, cnn-tiny, resnet20, resnet32, resnet44, resnet56; timm:NAME or torchvision:NAME, trained as a whole."
 )
 ENCODER_HELP = (
     "What turns rows into what the model is fed. auto (default): columns for tables, efficientnet-lite0 for your own "

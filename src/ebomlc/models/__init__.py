@@ -18,6 +18,7 @@ from ebomlc.models.backbones import (
     mlp_body,
     resnet_body,
     small_cnn_body,
+    tiny_cnn_body,
 )
 from ebomlc.models.check import check_forward_mode, check_model
 from ebomlc.models.corrector import Corrector, CorrectorSettings
@@ -46,6 +47,7 @@ CNN_FEATURES = 64
 
 IMAGE_BODIES: dict[str, Callable[[int], nn.Sequential]] = {
     "cnn": small_cnn_body,
+    "cnn-tiny": tiny_cnn_body,
     "resnet20": lambda channels: resnet_body(20, channels),
     "resnet32": lambda channels: resnet_body(32, channels),
     "resnet44": lambda channels: resnet_body(44, channels),

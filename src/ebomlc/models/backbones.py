@@ -98,13 +98,24 @@ def mlp_body(n_inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequent
 
 def small_cnn_body(channels: int) -> nn.Sequential:
     """Four 3x3 convolutions with batch norm, strided twice, averaged to 64 features."""
-
-    def block(before: int, after: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-
     return nn.Sequential(
-        *block(channels, 32, 1), *block(32, 32, 2), *block(32, 64, 1), *block(64, 64, 2), GlobalAverage()
+        *_norm_block(channels, 32, 1),
+        *_norm_block(32, 32, 2),
+        *_norm_block(32, 64, 1),
+        *_norm_block(64, 64, 2),
+        GlobalAverage(),
     )
+
+
+def tiny_cnn_body(channels: int) -> nn.Sequential:
+    """Three strided 3x3 convolutions with batch norm, averaged to 64 features: a tenth of the work of the small one."""
+    return nn.Sequential(
+        *_norm_block(channels, 16, 2), *_norm_block(16, 32, 2), *_norm_block(32, 64, 2), GlobalAverage()
+    )
+
+
+def _norm_block(before: int, after: int, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
 
 class GlobalAverage(nn.Module):
