@@ -176,3 +176,20 @@ def test_stored_rows_give_what_rows_in_memory_give():
     for name in ("inputs", "given", "right", "index"):
         assert torch.equal(getattr(batch, name), getattr(expected, name))
     assert len(stored[slice(None)]) == len(stored) == (len(NOISY) + 1) // 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"trusted_classes": TRUSTED.right}, {"augment": True}], ids=str)
+@pytest.mark.parametrize("done", [1, 4, 7])
+def test_an_epoch_goes_on_after_the_batches_that_were_had(changes, done):
+    """Whatever is drawn on the way: rows, balanced rows, pixels."""
+
+    def noise(inputs, generator):
+        return inputs + torch.rand(inputs.shape, generator=generator)
+
+    options = {**changes, "augment": noise} if "augment" in changes else changes
+    whole, rest = (list(make_loader(**options).epoch(2, skipped)) for skipped in (0, done))
+    assert len(rest) == len(whole) - done
+    for pair, expected in zip(rest, whole[done:], strict=True):
+        for batch, other in zip(pair, expected, strict=True):
+            assert torch.equal(batch.index, other.index)
+            assert torch.equal(batch.inputs, other.inputs)

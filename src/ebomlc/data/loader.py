@@ -117,17 +117,21 @@ class PairedLoader:
         """Steps an epoch."""
         return len(self.noisy) // self.batch_size
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
-        """Pairs of batches of one epoch, numbered from 0."""
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Batch, Batch]]:
+        """Pairs of batches of one epoch, numbered from 0, without the first `done` ones."""
         order = torch_generator(self.seed, f"noisy order {epoch}")
         rows = torch.randperm(len(self.noisy), generator=order).to(self.device)
         trusted = self._trusted_rows(torch_generator(self.seed, f"trusted order {epoch}"))
         pixels = torch_generator(self.seed, f"augmentation {epoch}", self.device.type)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield (
-                self._augmented(self.noisy[rows[start : start + self.batch_size]], pixels),
-                self._augmented(self.trusted[next(trusted).to(self.device)], pixels),
-            )
+        for step in range(len(self)):
+            start = step * self.batch_size
+            chosen = rows[start : start + self.batch_size], next(trusted).to(self.device)
+            # of the batches that were had before, only the draws are needed that later ones come after
+            if step < done and self.augment is None:
+                continue
+            pair = self._augmented(self.noisy[chosen[0]], pixels), self._augmented(self.trusted[chosen[1]], pixels)
+            if step >= done:
+                yield pair
 
     def _trusted_rows(self, order: torch.Generator) -> Iterator[Tensor]:
         size = self.trusted_batch_size

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ebomlc.bilevel.inner import Optimizer
 from ebomlc.config import build
@@ -59,6 +59,18 @@ class EpochContext:
     trusted: Callable[[], Iterator[Batch]]
 
 
+class Part(Protocol):
+    """Something whose state can be taken and put back: an optimizer, running averages, a module."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state, by names."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], /) -> object:
+        """Take back what `state_dict` gave."""
+        ...
+
+
 class Method(Protocol):
     """A way to train on noisy and trusted rows. Knows nothing of files, progress bars or ranks."""
 
@@ -85,6 +97,11 @@ class Method(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Everything that only a training that goes on needs: optimizers, running averages. Names never change."""
         ...
 
 
@@ -208,12 +225,12 @@ def find_method(name: str) -> Entry:
     return METHODS[name]
 
 
-def module_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """State dictionaries of several modules as one, keys prefixed by the name."""
+def module_state(modules: Mapping[str, Part]) -> dict[str, Tensor]:
+    """State dictionaries of several modules or other parts as one, keys prefixed by the name."""
     return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
 
 
-def load_module_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
+def load_module_state(modules: Mapping[str, Part], state: Mapping[str, Tensor]) -> None:
     """Take back what `module_state` gave."""
     for name, module in modules.items():
         prefix = f"{name}."

@@ -20,6 +20,7 @@ from ebomlc.methods.base import (
     GAP_GRADIENTS,
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -138,6 +139,11 @@ class Ebomlc:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the corrector's."""
+        return {"main": self.main, "corrector": self.corrector}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""
@@ -269,6 +275,11 @@ class EbomlcLiteral:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the corrector's."""
+        return {"main": self.main, "corrector": self.corrector}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

@@ -13,6 +13,7 @@ from ebomlc.bilevel.lookahead import RandomReplay
 from ebomlc.methods.base import (
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -110,6 +111,11 @@ class Emlc:
     def model(self) -> MainModel:
         """The student."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the teacher's."""
+        return {"main": self.main, "teacher": self.teacher}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

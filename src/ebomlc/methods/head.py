@@ -15,6 +15,7 @@ from ebomlc.errors import InputError
 from ebomlc.methods.base import (
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -101,6 +102,11 @@ class MlcHead:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the corrector's."""
+        return {"main": self.main, "corrector": self.corrector}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

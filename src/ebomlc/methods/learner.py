@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -97,6 +97,37 @@ class Learner:
         """p_w of a batch [n, K], in the mode the model is in."""
         return self.forward(inputs).logits.softmax(dim=1)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the optimizer remembers; the weights are the model's own."""
+        moments = {"first": self.state.first, "second": self.state.second}
+        kept = {name: moment for name, moment in moments.items() if moment is not None}
+        return {"steps": torch.tensor(self.state.steps), **kept}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back what `state_dict` gave."""
+        self.state = InnerState(int(state["steps"]), state.get("first"), state.get("second"))
+
+
+class _AdamLearner:
+    """Parameters of a network as one vector that Adam moves."""
+
+    flat: FlatParameters
+    adam: torch.optim.Adam
+
+    def take_step(self, gradient: Tensor) -> None:
+        """One Adam step."""
+        self.flat.vector.grad = gradient
+        self.adam.step()  # pyright: ignore[reportUnknownMemberType]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What Adam remembers; empty before the first step."""
+        return dict(self.adam.state.get(self.flat.vector, {}))
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back what `state_dict` gave."""
+        # torch counts Adam's steps on the processor, wherever the parameters are
+        self.adam.state[self.flat.vector] = {name: v.cpu() if name == "step" else v for name, v in state.items()}
+
 
 def halve(trusted: Batch) -> tuple[Batch, Batch]:
     """Training half and held-out half of a trusted batch: disjoint, the first the larger by at most one row."""
@@ -104,7 +135,7 @@ def halve(trusted: Batch) -> tuple[Batch, Batch]:
     return trusted[:middle], trusted[middle:]
 
 
-class CorrectorLearner:
+class CorrectorLearner(_AdamLearner):
     """A corrector that is moved by flat gradients, with Adam in its AMSGrad form as in the papers.
 
     Parameters
@@ -128,13 +159,8 @@ class CorrectorLearner:
         self.network.train(self.main.model.training)
         return self.network(features, given)
 
-    def take_step(self, gradient: Tensor) -> None:
-        """One Adam step."""
-        self.flat.vector.grad = gradient
-        self.adam.step()  # pyright: ignore[reportUnknownMemberType]
 
-
-class NetworkLearner:
+class NetworkLearner(_AdamLearner):
     """A network beside the main model that is moved by flat gradients with Adam: it weighs rows, or teaches.
 
     Parameters
@@ -151,11 +177,6 @@ class NetworkLearner:
         self.network = network.to(main.flat.vector.device, main.flat.vector.dtype)
         self.flat = FlatParameters(self.network)
         self.adam = torch.optim.Adam([self.flat.vector], lr=lr)
-
-    def take_step(self, gradient: Tensor) -> None:
-        """One Adam step."""
-        self.flat.vector.grad = gradient
-        self.adam.step()  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ebomlc.methods.base import (
     GAP_GRADIENTS,
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -79,6 +80,11 @@ class Mlc:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the corrector's."""
+        return {"main": self.main, "corrector": self.corrector}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""
@@ -162,6 +168,11 @@ class MlcBarrier:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the corrector's."""
+        return {"main": self.main, "corrector": self.corrector}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

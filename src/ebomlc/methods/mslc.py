@@ -13,6 +13,7 @@ from ebomlc.bilevel.lookahead import RandomReplay
 from ebomlc.methods.base import (
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -131,6 +132,14 @@ class RowAverages:
         self.values[index] = new
         return new
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages."""
+        return {"values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back the averages."""
+        self.values = state["values"]
+
 
 class Mslc:
     """Meta soft label corrector (Wu et al. 2021), METHOD.md section 2.
@@ -161,6 +170,11 @@ class Mslc:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer, that of the networks, and the rows' averages."""
+        return {"main": self.main, "mixer": self.mixer, "averages": self.averages}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Make room for every noisy row, once: later steps then need not ask the device how far positions reach."""

@@ -14,6 +14,7 @@ from ebomlc.bilevel.lookahead import RandomReplay, frozen_statistics
 from ebomlc.methods.base import (
     Entry,
     EpochContext,
+    Part,
     Setup,
     StepContext,
     check_range,
@@ -105,6 +106,11 @@ class L2rw:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.main}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""
@@ -203,6 +209,11 @@ class MwNet:
     def model(self) -> MainModel:
         """The main model."""
         return self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer and the weight network's."""
+        return {"main": self.main, "weigher": self.weigher}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, check_range, check_rate, register
+from ebomlc.methods.base import Entry, EpochContext, Part, Setup, StepContext, check_range, check_rate, register
 from ebomlc.methods.learner import Learner, LowerOutput, given_cross_entropy, mean_with_trusted
 from ebomlc.models import MainModel
 from ebomlc.records import Batch, StepReport
@@ -52,6 +52,11 @@ class CrossEntropy:
     def model(self) -> MainModel:
         """The main model."""
         return self.learner.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.learner}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""
@@ -125,6 +130,11 @@ class Finetune:
     def model(self) -> MainModel:
         """The main model."""
         return self.learner.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.learner}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """The phase is told by the step."""
@@ -202,6 +212,11 @@ class Gce:
     def model(self) -> MainModel:
         """The main model."""
         return self.learner.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.learner}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Nothing changes between epochs."""

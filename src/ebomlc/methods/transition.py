@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ebomlc.errors import InputError
-from ebomlc.methods.base import Entry, EpochContext, Setup, StepContext, check_range, register
+from ebomlc.methods.base import Entry, EpochContext, Part, Setup, StepContext, check_range, register
 from ebomlc.methods.learner import Learner, given_cross_entropy, mean_with_trusted
 from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
@@ -266,6 +266,11 @@ class LossCorrection:
         """The model of the present phase."""
         return self.learner.model
 
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.learner}
+
     def begin_epoch(self, context: EpochContext) -> None:
         """Start the second phase when its epoch has come."""
         first_epochs = min(max(1, round(self.first_phase * context.epochs)), context.epochs - 1)
@@ -356,6 +361,11 @@ class Bayes:
     def model(self) -> MainModel:
         """The main model."""
         return self.learner.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main optimizer."""
+        return {"main": self.learner}
 
     def begin_epoch(self, context: EpochContext) -> None:
         """Estimate the transition matrix from the model as it is now; an untrained one has nothing to say."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,36 +15,22 @@ from ebomlc.config import ENOUGH_HELDOUT, TrainingConfig
 from ebomlc.data.loader import PairedLoader, Rows, in_order
 from ebomlc.errors import TrainingDivergedError
 from ebomlc.methods import EpochContext, Method, StepContext
-from ebomlc.records import Batch, StepReport
+from ebomlc.records import Batch
+from ebomlc.training.checkpoint import Checkpoints, NullCheckpoints
+from ebomlc.training.interrupts import HeldSignals
+from ebomlc.training.progress import (
+    Divergence,
+    Interval,
+    Progress,
+    Snapshot,
+    from_checkpoint,
+    to_checkpoint,
+)
 from ebomlc.training.schedules import learning_rate
-from ebomlc.training.trackers import Tracker
+from ebomlc.training.trackers import Row, Tracker
 
 LOGGING_INTERVAL = 50
 EVALUATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights of main model and method after an epoch, numbered from 1."""
-
-    epoch: int
-    main: dict[str, Tensor]
-    method: dict[str, Tensor]
-    heldout_accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where the loss stopped being a number."""
-
-    step: int
-    lr: float
-
-    def __str__(self) -> str:
-        return (
-            f"loss or weights became NaN or infinite at step {self.step}, learning rate {self.lr:.3g}: "
-            f"try a rate ten times smaller (training.lr), and look for huge values in the inputs"
-        )
 
 
 @dataclass(frozen=True)
@@ -56,8 +43,12 @@ class Training:
         After the last good epoch, and of the epoch the result is taken from.
     epochs, steps : int
         Done.
-    seconds : float
-        Of the loop.
+    rows : list of mapping
+        What was tracked, one row an epoch.
+    seconds, earlier_seconds : float
+        Of the loop, in every process that took part, and in those before this one.
+    resumed_at : list of int
+        Steps from which a process went on that another had begun.
     divergence : Divergence or None
         Why the loop ended early.
     """
@@ -66,45 +57,11 @@ class Training:
     chosen: Snapshot
     epochs: int
     steps: int
+    rows: list[Row]
     seconds: float
+    earlier_seconds: float
+    resumed_at: list[int]
     divergence: Divergence | None
-
-
-@dataclass
-class _Interval:
-    """Reports since the last look at them: one synchronisation for many steps."""
-
-    reports: list[StepReport] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
-    loss: float = float("nan")
-
-    def add(self, report: StepReport, lr: float) -> None:
-        self.reports.append(report)
-        self.rates.append(lr)
-
-    def close(self, steps_done: int) -> Divergence | None:
-        """Sum up and forget the reports; says where a loss was not finite."""
-        if not self.reports:
-            return None
-        columns = {"loss": torch.stack([report.loss for report in self.reports])}
-        for name in self.reports[0].measures:
-            columns[name] = torch.stack([report.measures[name] for report in self.reports])
-        finite = torch.stack(list(columns.values())).isfinite().all(0)
-        if not bool(finite.all()):
-            first = int(finite.logical_not().nonzero()[0, 0])
-            return Divergence(steps_done - len(self.reports) + first + 1, self.rates[first])
-        for name, values in columns.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
-        self.steps += len(self.reports)
-        self.loss = float(columns["loss"].mean())
-        self.reports.clear()
-        self.rates.clear()
-        return None
-
-    def means(self) -> dict[str, float]:
-        return {name: total / max(self.steps, 1) for name, total in self.sums.items()}
 
 
 def fit(
@@ -113,10 +70,13 @@ def fit(
     heldout: Batch,
     config: TrainingConfig,
     tracker: Tracker,
+    checkpoints: Checkpoints | None = None,
     *,
     quiet: bool = False,
 ) -> Training:
-    """Train a method.
+    """Train a method, from its last checkpoint on where there is one.
+
+    Ctrl-C and SIGTERM take effect after a step, whose state is kept before.
 
     Parameters
     ----------
@@ -130,6 +90,8 @@ def fit(
         Epochs, which must be decided by now, schedule and rates.
     tracker : Tracker
         Takes one row an epoch.
+    checkpoints : Checkpoints, optional
+        Keeps the state between steps, and gives the one to go on from; by default nothing is kept.
     quiet : bool
         No progress bar; there is none either where standard error is not a terminal.
 
@@ -138,42 +100,110 @@ def fit(
     TrainingDivergedError
         Where the loss stops being finite before the first epoch is done. Later, the loop ends with what it had.
     """
-    started = time.monotonic()
     if config.epochs is None:
         raise ValueError("the number of epochs must be decided before training")
-    epochs = config.epochs
-    total = epochs * len(loader)
-    step = 0
-    last = chosen = None
+    run = _Run(method, loader, config, config.epochs, checkpoints or NullCheckpoints())
+    tracker.restore(run.progress.rows)
+    bar = tqdm(
+        total=run.total * loader.batch_size,
+        initial=run.progress.step * loader.batch_size,
+        unit="rows",
+        unit_scale=True,
+        disable=True if quiet else None,
+    )
     divergence = None
-    lr = config.lr
-    bar = tqdm(total=total * loader.batch_size, unit="rows", unit_scale=True, disable=True if quiet else None)
-    for epoch in range(epochs):
-        method.begin_epoch(EpochContext(epoch, epochs, _passes(loader.noisy), _passes(loader.trusted)))
-        method.model.train()
-        interval = _Interval()
-        for noisy, trusted in loader.epoch(epoch):
-            lr = learning_rate(config, step / total)
-            interval.add(method.step(noisy, trusted, StepContext(lr, step / total)), lr)
-            step += 1
-            bar.update(len(noisy))
-            if step % LOGGING_INTERVAL == 0 or step % len(loader) == 0:
-                divergence = interval.close(step)
-                if divergence is not None:
-                    break
-                bar.set_postfix(loss=f"{interval.loss:.3f}", heldout=_shown(last), refresh=False)
-        if divergence is None and not _is_finite(method, loader.trusted[slice(0, EVALUATION_BATCH)]):
-            divergence = Divergence(step, lr)
-        if divergence is not None:
-            break
-        last = _snapshot(method, epoch + 1, heldout)
-        if chosen is None or _is_better(last, chosen, len(heldout)):
-            chosen = last
-        tracker.log({"epoch": epoch + 1, "step": step, "lr": lr, **interval.means(), **_heldout_row(last, started)})
+    with HeldSignals() as signals:
+        while run.progress.step < run.total and divergence is None:
+            divergence = _train_epoch(run, bar, signals)
+            if divergence is None:
+                _end_epoch(run, heldout, tracker, signals)
     bar.close()
+    last, chosen = run.progress.last, run.progress.chosen
     if last is None or chosen is None:
         raise TrainingDivergedError(f"{divergence}; no epoch was finished, so there is nothing to keep")
-    return Training(last, chosen, last.epoch, step, time.monotonic() - started, divergence)
+    progress, seconds = run.progress, run.seconds()
+    return Training(
+        last,
+        chosen,
+        last.epoch,
+        progress.step,
+        progress.rows,
+        seconds,
+        progress.seconds,
+        progress.resumed_at,
+        divergence,
+    )
+
+
+class _Run:
+    """A training under way: what it is made of, and how far it is."""
+
+    def __init__(
+        self, method: Method, loader: PairedLoader, config: TrainingConfig, epochs: int, checkpoints: Checkpoints
+    ) -> None:
+        self.method, self.loader, self.config, self.epochs = method, loader, config, epochs
+        self.checkpoints = checkpoints
+        self.total = epochs * len(loader)
+        self._started = time.monotonic()
+        stored = checkpoints.latest()
+        self.progress = Progress() if stored is None else from_checkpoint(method, stored)
+
+    def seconds(self) -> float:
+        """Of training so far, in every process that took part."""
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def save(self) -> None:
+        """Keep the state as it is now."""
+        self.checkpoints.save(to_checkpoint(self.method, self.progress, self.seconds()))
+
+
+def _train_epoch(run: _Run, bar: tqdm[Any], signals: HeldSignals) -> Divergence | None:
+    """The steps of an epoch that are still to be done; says where they stopped being numbers."""
+    method, loader, progress = run.method, run.loader, run.progress
+    epoch, done = divmod(progress.step, len(loader))
+    if done == 0:
+        method.begin_epoch(EpochContext(epoch, run.epochs, _passes(loader.noisy), _passes(loader.trusted)))
+        progress.interval = Interval()
+    method.model.train()
+    lr = run.config.lr
+    for noisy, trusted in loader.epoch(epoch, done):
+        share = progress.step / run.total
+        lr = learning_rate(run.config, share)
+        progress.interval.add(method.step(noisy, trusted, StepContext(lr, share)), lr)
+        progress.step += 1
+        bar.update(len(noisy))
+        is_last = progress.step % len(loader) == 0
+        if progress.step % LOGGING_INTERVAL == 0 or is_last:
+            divergence = progress.interval.close(progress.step)
+            if divergence is not None:
+                return divergence
+            bar.set_postfix(loss=f"{progress.interval.loss:.3f}", heldout=_shown(progress.last), refresh=False)
+        if not is_last and (signals.received is not None or run.checkpoints.is_due(progress.step)):
+            run.save()
+            signals.deliver()
+    finite = _is_finite(method, loader.trusted[slice(0, EVALUATION_BATCH)])
+    return None if finite else Divergence(progress.step, lr)
+
+
+def _end_epoch(run: _Run, heldout: Batch, tracker: Tracker, signals: HeldSignals) -> None:
+    """Look at the held-out rows, record the epoch, and keep the state where it is time to."""
+    progress, step = run.progress, run.progress.step
+    progress.last = _snapshot(run.method, step // len(run.loader), heldout)
+    if progress.chosen is None or _is_better(progress.last, progress.chosen, len(heldout)):
+        progress.chosen = progress.last
+    row = {
+        "epoch": progress.last.epoch,
+        "step": step,
+        "lr": learning_rate(run.config, (step - 1) / run.total),
+        **progress.interval.means(),
+        "heldout_accuracy": progress.last.heldout_accuracy,
+        "seconds": round(run.seconds(), 3),
+    }
+    progress.rows.append(row)
+    tracker.log(row)
+    if signals.received is not None or run.checkpoints.is_due(step, is_epoch_end=True):
+        run.save()
+        signals.deliver()
 
 
 def _passes(rows: Rows) -> Callable[[], Iterator[Batch]]:
@@ -183,10 +213,6 @@ def _passes(rows: Rows) -> Callable[[], Iterator[Batch]]:
 def _shown(snapshot: Snapshot | None) -> str:
     accuracy = snapshot.heldout_accuracy if snapshot else None
     return "-" if accuracy is None else f"{accuracy:.3f}"
-
-
-def _heldout_row(last: Snapshot, started: float) -> dict[str, float | None]:
-    return {"heldout_accuracy": last.heldout_accuracy, "seconds": round(time.monotonic() - started, 3)}
 
 
 def _is_better(last: Snapshot, chosen: Snapshot, n_heldout: int) -> bool:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+Row = Mapping[str, float | int | None]
 
 
 class Tracker(Protocol):
     """Takes one row of figures an epoch."""
 
-    def log(self, row: Mapping[str, float | int | None]) -> None:
+    def log(self, row: Row) -> None:
         """Record a row; every row has the same keys."""
+        ...
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Hold exactly these rows: a training goes on after them."""
         ...
 
 
 class NullTracker:
     """Records nothing."""
 
-    def log(self, row: Mapping[str, float | int | None]) -> None:
+    def log(self, row: Row) -> None:
         """Forget the row."""
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Forget the rows."""
 
 
 class CsvTracker:
@@ -35,7 +44,7 @@ class CsvTracker:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def log(self, row: Mapping[str, float | int | None]) -> None:
+    def log(self, row: Row) -> None:
         """Append a row."""
         is_new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -43,3 +52,9 @@ class CsvTracker:
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Begin the file anew with these rows."""
+        self.path.unlink(missing_ok=True)
+        for row in rows:
+            self.log(row)
