@@ -34,6 +34,8 @@ class DataConfig:
         every id is one of `noisy`.
     checked : str, optional
         Instead of `trusted`, or beside it: the column of `noisy` that holds the right label where somebody looked.
+    add_reviewed : tuple of str
+        Run folders on the same set, in which people decided on rows (``ebomlc review``): these are trusted rows too.
     n_trusted : int, optional
         Instead of `trusted`: draw this many rows of `noisy`, whose right labels are known, as the trusted set.
     n_noisy : int, optional
@@ -71,6 +73,7 @@ class DataConfig:
     noisy: str = ""
     trusted: str | None = None
     checked: str | None = None
+    add_reviewed: tuple[str, ...] = ()
     n_trusted: int | None = None
     n_noisy: int | None = None
     pairs: bool = False
@@ -207,6 +210,10 @@ class TrainingConfig:
     balance : bool, optional
         Trusted batches hold every class alike, and noisy rows count by how rare their class is; by default where the
         largest class has more than `IMBALANCE` times the trusted rows of the smallest.
+    checkpoint_minutes : float, optional
+        Most work that a kill costs; by default five minutes.
+    checkpoint_steps : int, optional
+        A checkpoint is also written after so many steps.
     """
 
     epochs: int | None = None
@@ -224,6 +231,8 @@ class TrainingConfig:
     precision: str = "auto"
     augment: bool | None = None
     balance: bool | None = None
+    checkpoint_minutes: float | None = None
+    checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
@@ -241,6 +250,7 @@ class TrainingConfig:
             f"training.weight_decay is {self.weight_decay}: must not be negative",
         )
         _require(0 <= self.lr_floor <= 1, f"training.lr_floor is {self.lr_floor}: must be in [0, 1]")
+        self._check_checkpoints()
         for name, value, known in (
             ("optimizer", self.optimizer, ("sgd", "adamw")),
             ("schedule", self.schedule, ("cosine", "step", "constant")),
@@ -249,6 +259,13 @@ class TrainingConfig:
         ):
             if value not in known:
                 raise unknown_name(name, value, known)
+
+    def _check_checkpoints(self) -> None:
+        minutes, steps = self.checkpoint_minutes, self.checkpoint_steps
+        _require(
+            minutes is None or 0 < minutes < math.inf, f"training.checkpoint_minutes is {minutes}: must be positive"
+        )
+        _require(steps is None or steps >= 1, f"training.checkpoint_steps is {steps}: must be at least 1")
 
 
 ENOUGH_HELDOUT = 300
@@ -273,6 +290,34 @@ def automatic_epochs(steps_per_epoch: int) -> int:
 
 
 @dataclass(frozen=True)
+class TrustConfig:
+    """How the output is made worth acting on.
+
+    Attributes
+    ----------
+    precision : float in [0.5, 1)
+        Share of the labels called wrong that shall be wrong indeed.
+    folds : int, optional
+        Short trainings that are each not shown a part of the checked rows, to calibrate on these; 0 for none. By
+        default as `ebomlc.judgement` decides.
+    """
+
+    precision: float = 0.9
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(
+            0.5 <= self.precision < 1,
+            f"--precision is {self.precision:g}: must be at least 0.5 and below 1, such as 0.9 for nine of ten",
+        )
+        _require(
+            self.folds is None or self.folds == 0 or 2 <= self.folds <= 20,
+            f"--folds is {self.folds}: must be 0 for none, or from 2 to 20",
+        )
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result."""
 
@@ -281,6 +326,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:

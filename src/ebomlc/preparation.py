@@ -33,6 +33,7 @@ from ebomlc.models import (
     model_from_module,
 )
 from ebomlc.records import Batch, IntArray
+from ebomlc.reviewed import load_reviewed
 from ebomlc.seeding import seed_global
 from ebomlc.training.decay import choose_weight_decay
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
@@ -134,7 +135,8 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
     device = choose_device(config.training.device)
     wanted_encoder = _wanted_encoder(config, given)
     detail = FROZEN_SIZE if is_frozen(wanted_encoder) else TRAINED_SIZE
-    pool = load_pool(config.data, config.seed, objects=given.objects, largest_image=detail, say=say)
+    objects = {**given.objects, **load_reviewed(config.data.add_reviewed)}
+    pool = load_pool(config.data, config.seed, objects=objects, largest_image=detail, say=say)
     if entry.needs_truth and len(pool.scored) < len(pool.split.noisy):
         raise InputError(f"method {entry.name!r} trains on the right labels of all noisy rows: give --truth FILE")
     own_images = not is_built_in(config.data.noisy)
@@ -281,6 +283,7 @@ def _absolute(data: DataConfig) -> DataConfig:
         data,
         noisy=resolve(data.noisy) or "",
         trusted=resolve(data.trusted),
+        add_reviewed=tuple(map(_full, data.add_reviewed)),
         test=resolve(data.test),
         truth=resolve(data.truth),
         data_dir=resolve(data.data_dir),

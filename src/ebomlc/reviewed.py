@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ebomlc.data.preprocessing import load_preprocessing
+from ebomlc.data.readers import Source
 from ebomlc.errors import InputError
 from ebomlc.labels.decisions import Decision, Decisions, read_decisions
 from ebomlc.records import LabelTable
@@ -56,6 +59,46 @@ def open_decisions(run: Path, *, seed: int = 0) -> Decisions:
     return Decisions(run / DECISIONS, *read_labels(run), seed=seed)
 
 
-def decided(run: Path, labels: LabelTable, class_names: tuple[str, ...]) -> dict[str, Decision]:
+def read_decided(run: Path, labels: LabelTable, class_names: tuple[str, ...]) -> dict[str, Decision]:
     """What stands for each row of a run that somebody decided on; see `Decisions.latest`."""
     return read_decisions(run / DECISIONS, labels, class_names)
+
+
+def load_reviewed(runs: Sequence[str]) -> dict[str, tuple[Source, ...]]:
+    """The rows that people decided on in some runs, for `ebomlc.data.pool.load_pool`.
+
+    Raises
+    ------
+    InputError
+        For a folder without a run, and a run in which nobody decided anything.
+    """
+    return {"reviewed": tuple(reviewed_rows(Path(run)) for run in runs)}
+
+
+def reviewed_rows(run: Path) -> Source:
+    """The rows of a run that people decided on, as a set that is joined by ids; skipped ones are none of them.
+
+    Its labels are the decided ones, ``given`` what people saw, ``provenance`` whether the row was shown at random.
+    """
+    labels, names = read_labels(run)
+    decided = [decision for decision in read_decided(run, labels, names).values() if decision.label is not None]
+    if not decided:
+        raise InputError(f"{run}: nobody has decided on a row of this run yet: `ebomlc review {run}`")
+    nothing = np.full(len(decided), None, dtype=object)
+    return Source(
+        name=f"{run} (reviewed)",
+        ids=_objects([decision.id for decision in decided]),
+        has_ids=True,
+        labels=_objects([decision.label for decision in decided]),
+        checked=nothing,
+        given=_objects([decision.event.given_label for decision in decided]),
+        provenance=_objects([decision.provenance for decision in decided]),
+        weights=np.full(len(decided), np.nan),
+        inputs=None,
+        places=lambda *rows: f"row{'s' * (len(rows) > 1)} {', '.join(str(row + 1) for row in rows)}",
+        asks_for_checks=True,
+    )
+
+
+def _objects(values: Sequence[str | None]) -> npt.NDArray[np.object_]:
+    return np.array(values, dtype=object)

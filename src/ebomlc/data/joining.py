@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from ebomlc.data.noise import apply_noise, parse_noise
 from ebomlc.data.readers import Source
 from ebomlc.data.sets import Sets, check_labelled, first_filled, is_empty
 from ebomlc.data.splits import draw_trusted
-from ebomlc.errors import InputError, listed, nearest_name
+from ebomlc.errors import DataWarning, InputError, listed, nearest_name
 from ebomlc.records import NO_LABEL, FloatArray, IntArray
 from ebomlc.seeding import child_seed, numpy_generator
 
@@ -93,6 +94,8 @@ def join_sets(sets: Sets, config: DataConfig, seed: int, say: Say | None) -> Row
         rows = _with_trusted(rows, sets.trusted, sets.noisy, say)
     elif config.n_trusted is not None:
         rows = _with_drawn(rows, config, seed)
+    for reviewed in sets.reviewed:
+        rows = _with_reviewed(rows, reviewed, sets.noisy, say)
     if not rows.is_trusted.any():
         raise InputError(_no_trusted_rows(config))
     if rows.is_trusted.all():
@@ -299,6 +302,58 @@ def _as_rows(trusted: Source, inputs: Inputs) -> Rows:
         _provenance(trusted),
         trusted.weights,
     )
+
+
+# --- rows that people decided on in another run -----------------------------------------------------------------------
+
+
+def _with_reviewed(rows: Rows, reviewed: Source, noisy: Source, say: Say | None) -> Rows:
+    reviewed = _without_skipped(reviewed, noisy, say)
+    position = _positions(rows, reviewed, noisy)
+    strangers = [str(row) for row in reviewed.ids[position < 0]]
+    if strangers:
+        raise InputError(
+            f"{reviewed.name}: {len(strangers)} of its {len(reviewed)} decided rows are not in {noisy.name} "
+            f"({listed(strangers)}): --add-reviewed takes runs on the same set"
+        )
+    _check_decisions(rows, reviewed, position)
+    _warn_of_changed(rows, reviewed, position)
+    if say is not None:
+        n_random = int((reviewed.provenance == "random").sum())
+        say(f"{reviewed.name}: {len(reviewed):,} rows that people decided on are trusted, {n_random:,} shown at random")
+    # a random draw stays one when somebody looks at the row again; the label that counts as given is the present one
+    was_random = rows.provenance[position] == "random"
+    known = replace(
+        reviewed,
+        provenance=np.where(was_random, "random", reviewed.provenance),
+        given=np.full(len(reviewed), None, dtype=object),
+    )
+    return _marked(rows, known, position)
+
+
+def _check_decisions(rows: Rows, reviewed: Source, position: IntArray) -> None:
+    """What people decided must not contradict what is trusted already."""
+    known = rows.right[position]
+    other = ~is_empty(known) & (known != reviewed.labels)
+    if other.any():
+        row = int(other.argmax())
+        raise InputError(
+            f"{reviewed.name}: people decided that id {reviewed.ids[row]!r} is {reviewed.labels[row]!r}, but its "
+            f"trusted label is {known[row]!r} ({other.sum()} such rows): correct that one, or the decision with "
+            f"`ebomlc review`"
+        )
+
+
+def _warn_of_changed(rows: Rows, reviewed: Source, position: IntArray) -> None:
+    given = rows.given[position]
+    changed = ~is_empty(given) & ~is_empty(reviewed.given) & (given != reviewed.given)
+    if changed.any():
+        warnings.warn(
+            f"{reviewed.name}: {changed.sum()} of {len(changed)} decided rows have another given label now than people "
+            f"saw; the present one counts as given",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

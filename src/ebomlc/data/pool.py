@@ -129,7 +129,8 @@ def load_pool(
     seed : int
         Of noise and split.
     objects : mapping, optional
-        Rows given from Python in place of the file of the same name: ``noisy``, ``trusted``, ``test``, ``truth``.
+        Rows given from Python in place of the file of the same name: ``noisy``, ``trusted``, ``test``, ``truth``; and
+        ``reviewed``, see `ebomlc.data.sets.read_sets`.
     largest_image : int
         Pixels a side that large images are brought to, where the configuration does not say.
     say : callable, optional
@@ -148,6 +149,8 @@ def load_pool(
     sets = read_sets(config, objects or {}, largest_image, say)
     if sets.noisy.class_names and sets.trusted is not None:
         _check_known(sets.trusted, sets.trusted.labels, sets.noisy.class_names)
+    for reviewed in sets.reviewed if sets.noisy.class_names else ():
+        _check_known(reviewed, reviewed.labels, sets.noisy.class_names)
     rows = join_sets(sets, config, seed, say)
     # laid-over noise may leave a rare class without a single given label
     known = (rows.given, rows.right, rows.truth) if config.noise else (rows.given, rows.right)
@@ -212,6 +215,8 @@ def _training_sets(config: DataConfig) -> str:
 def _trusted_name(config: DataConfig) -> str:
     if config.n_trusted is not None:
         return "--n-trusted"
+    if config.trusted is None and config.checked is None and config.add_reviewed:
+        return "--add-reviewed"
     return (
         config.trusted if config.trusted is not None else f"{config.noisy}, column {config.checked or CHECKED_COLUMN!r}"
     )

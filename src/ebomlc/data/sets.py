@@ -37,6 +37,8 @@ class Sets:
         Right labels of noisy rows by id.
     spelling : mapping of str to str
         How labels are spelt that came in several ways.
+    reviewed : tuple of Source
+        Noisy rows that people decided on in other runs: `Source.labels` are right, `Source.given` those they saw.
     """
 
     noisy: Source
@@ -44,6 +46,7 @@ class Sets:
     test: Source | None
     truth: Mapping[str, str]
     spelling: Spelling
+    reviewed: tuple[Source, ...] = ()
 
 
 def read_sets(config: DataConfig, objects: Mapping[str, Any], largest_image: int, say: Say | None) -> Sets:
@@ -54,7 +57,8 @@ def read_sets(config: DataConfig, objects: Mapping[str, Any], largest_image: int
     config : DataConfig
         Files or built-in names, columns.
     objects : mapping
-        Rows given from Python in place of the file of the same name: ``noisy``, ``trusted``, ``test``, ``truth``.
+        Rows given from Python in place of the file of the same name: ``noisy``, ``trusted``, ``test``, ``truth``; and
+        ``reviewed``, a sequence of Source, one for each of ``config.add_reviewed``.
     largest_image : int
         Pixels a side that large images are brought to, where the configuration does not say.
     say : callable, optional
@@ -79,7 +83,10 @@ def read_sets(config: DataConfig, objects: Mapping[str, Any], largest_image: int
     trusted = _read_trusted(config, objects, reading, noisy, say)
     test = _read_test(config, objects, reading, noisy, say)
     truth = _read_truth(config, objects, reading, noisy)
-    return _one_spelling(noisy, trusted, test, truth, config.normalise_labels)
+    reviewed = tuple(objects.get("reviewed", ()))
+    if len(reviewed) != len(config.add_reviewed):
+        raise ValueError(f"{len(config.add_reviewed)} reviewed runs are asked for, but {len(reviewed)} were read")
+    return _one_spelling(Sets(noisy, trusted, test, truth, {}, reviewed), config.normalise_labels)
 
 
 def _reading(config: DataConfig, largest_image: int, say: Say | None) -> Reading:
@@ -242,19 +249,18 @@ def _labels_by_id(source: Source) -> dict[str, str]:
 # --- spelling ---------------------------------------------------------------------------------------------------------
 
 
-def _one_spelling(
-    noisy: Source, trusted: Source | None, test: Source | None, truth: Mapping[str, str], wanted: bool | None
-) -> Sets:
+def _one_spelling(sets: Sets, wanted: bool | None) -> Sets:
     """Labels that differ only by case or blanks become one, stay apart, or are asked about."""
-    sources = [source for source in (noisy, trusted, test) if source is not None]
+    sources = [source for source in (sets.noisy, sets.trusted, sets.test, *sets.reviewed) if source is not None]
     columns = [column for source in sources for column in (source.labels, source.checked, source.given)]
-    spelling = choose_spelling([*columns, np.array([*truth.values()], dtype=object)], wanted)
+    spelling = choose_spelling([*columns, np.array([*sets.truth.values()], dtype=object)], wanted)
     return Sets(
-        noisy=_respelt(noisy, spelling),
-        trusted=None if trusted is None else _respelt(trusted, spelling),
-        test=None if test is None else _respelt(test, spelling),
-        truth={row: spelling.get(label, label) for row, label in truth.items()},
+        noisy=_respelt(sets.noisy, spelling),
+        trusted=None if sets.trusted is None else _respelt(sets.trusted, spelling),
+        test=None if sets.test is None else _respelt(sets.test, spelling),
+        truth={row: spelling.get(label, label) for row, label in sets.truth.items()},
         spelling=spelling,
+        reviewed=tuple(_respelt(source, spelling) for source in sets.reviewed),
     )
 
 
