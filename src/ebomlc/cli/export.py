@@ -7,31 +7,31 @@ from typing import Annotated
 
 import typer
 
-from ebomlc.errors import unknown_name
-
-FORMATS = ("onnx",)
+TO_HELP = (
+    "csv, parquet: every label of every row; label-studio: open rows as tasks with predictions; cleanlab: "
+    "pred_probs.npy and labels.csv; huggingface: a dataset; imagefolder: images in a folder for each class; onnx: the "
+    "classifier, from encoded inputs to probabilities."
+)
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
     *,
-    to: Annotated[str, typer.Option(help="onnx: the classifier, from encoded inputs to probabilities.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    to: Annotated[str, typer.Option(help=TO_HELP)],
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder to write. Default: below export/ in the run folder.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="imagefolder: links to the images instead of copies.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file, or the folder if it holds an export.")
+    ] = False,
 ) -> None:
-    """Export the classifier of a run."""
-    if to not in FORMATS:
-        raise unknown_name("format", to, FORMATS)
-    from ebomlc.data.output import check_output
-    from ebomlc.models.onnx import export_onnx
-    from ebomlc.prediction import load_classifier
+    """Export the labels of a run, with what people decided in `ebomlc review`, or its classifier.
 
-    check_output(out, overwrite, suffixes=(".onnx",))
-    classifier = load_classifier(run, device="cpu")
-    model, example, inputs = classifier.exportable()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(model, example, out, classifier.class_names)
-    size = " x ".join(map(str, example.shape[1:]))
-    typer.echo(
-        f"written to {out}: from {inputs} [rows, {size}] to probabilities [rows, {len(classifier.class_names):,}]"
-    )
+    final_label is the label that a person decided on; else the checked one of a trusted row; else the suggested one
+    where is_label_issue says that the given one is wrong; else the given one. label_source says which of them.
+    given_label stays as it was.
+    """
+    from ebomlc.exports import export as export_run
+
+    typer.echo(export_run(run, to, out, link=link, overwrite=overwrite))
