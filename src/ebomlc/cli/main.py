@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -14,11 +15,13 @@ from ebomlc.cli.demo import demo
 from ebomlc.cli.export import export
 from ebomlc.cli.fit import fit
 from ebomlc.cli.predict import predict
+from ebomlc.cli.review import review
 from ebomlc.cli.sample import sample
 from ebomlc.errors import InputError, TrainingDivergedError
 from ebomlc.version import __version__
 
 INPUT_ERROR, DIVERGED = 2, 3
+TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
     name="ebomlc",
@@ -28,7 +31,7 @@ app = typer.Typer(
     help="Train a classifier that wrong labels do not hurt, and learn which labels are wrong, from a large noisy set "
     "and a small trusted one.",
 )
-for command in (sample, fit, predict, export, data):
+for command in (sample, fit, predict, export, data, review):
     app.command(no_args_is_help=True)(command)
 app.command()(demo)
 app.add_typer(bench_app, name="bench")
@@ -51,8 +54,17 @@ def _show_warning(message: Warning | str, *_: object) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
+def _terminate(*_: object) -> NoReturn:
+    """End as after any other error, so that what is half-written is removed."""
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 something given cannot be used, 3 the training diverged."""
+    """Run the command line.
+
+    Exit codes: 0 done, 2 something given cannot be used, 3 the training diverged, 130 Ctrl-C, 143 SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment] - one line instead of a source line
         try:
