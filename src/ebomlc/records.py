@@ -128,7 +128,8 @@ class LabelTable:
     label_quality : float array in [0, 1], shape [N]
         Probability that the given label is right: 0 bad, 1 good; NaN without a given label.
     is_label_issue : bool array, shape [N]
-        True where the suggested label differs from the given one.
+        True where the given label is called wrong: the suggested one differs and, where confidences are calibrated, the
+        quality is below a cut that keeps the precision that was asked for.
     is_trusted : bool array, shape [N]
         True where somebody had checked the row; its suggestion is the checked label.
     """
@@ -145,6 +146,13 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.id)
+
+    @property
+    def needs_review(self) -> npt.NDArray[np.bool_]:
+        """True where another label is suggested, but not surely enough to call the given one wrong [N]."""
+        is_given = np.array([label is not None for label in self.given_label], dtype=np.bool_)
+        differs = is_given & (self.suggested_label != self.given_label)
+        return differs & ~self.is_label_issue & ~self.is_trusted
 
     def to_frame(self) -> pd.DataFrame:
         """The table as a pandas DataFrame, columns in the order above."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ebomlc.labels import correct as room
-from ebomlc.labels.correct import correct
+from ebomlc.labels.correct import ask, correct, with_distributions
 from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, LabelTable
 
@@ -85,3 +85,34 @@ def test_chunks_make_no_difference(monkeypatch):
     first = table(chunk=3, monkeypatch=monkeypatch).to_frame()
     second = table(chunk=100, monkeypatch=monkeypatch).to_frame()
     assert first.equals(second)
+
+
+def test_another_opinion_replaces_the_suggestions_of_its_rows_only(monkeypatch):
+    before = table(monkeypatch=monkeypatch)
+    rows, given = np.array([0, 5]), np.array([0, 2])
+    after = with_distributions(before, rows, np.array([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6]]), given, NAMES)
+    frame = after.to_frame()
+    changed = frame.iloc[rows]
+    assert changed["suggested_label"].tolist() == ["007", "NA"]
+    assert changed["suggestion_confidence"].tolist() == [0.7, 0.6]
+    assert changed["label_quality"].tolist() == [0.2, 0.6]
+    assert changed["is_label_issue"].tolist() == [True, False]
+    assert changed["predicted_label"].tolist() == before.predicted_label[rows].tolist()
+    assert frame.drop(index=rows).equals(before.to_frame().drop(index=rows))
+    assert before.suggested_label[0] == "cat", "the table that was there stays as it was"
+
+
+def test_doubtful_rows_below_the_cut_wait_for_review(monkeypatch):
+    labels = table(monkeypatch=monkeypatch)
+    assert not labels.needs_review.any()
+    nobody = replace(labels, is_label_issue=np.zeros(8, dtype=bool))
+    assert np.flatnonzero(nobody.needs_review).tolist() == [1, 2, 6], "trusted rows and those without a label never do"
+
+
+def test_a_method_is_asked_in_evaluation_mode(monkeypatch):
+    method = Echo()
+    method.model.train()
+    answers = ask(method, np.eye(3, dtype=np.float32), np.array([0, 0, 1]))
+    assert answers.suggested.sum(1) == pytest.approx(1)
+    assert answers.suggested[1] == pytest.approx([0.4, 0.6, 0])
+    assert answers.predicted.argmax(1).tolist() == [0, 1, 2]

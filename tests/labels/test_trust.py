@@ -291,8 +291,10 @@ def test_each_entry_of_the_transition_matrix_has_its_own_interval():
 # --- what it needs ----------------------------------------------------------------------------------------------------
 
 
-def test_neither_torch_nor_pandas_is_needed():
-    code = "import sys, ebomlc.labels.trust; assert not {'torch', 'pandas'} & set(sys.modules), 'imported'"
+@pytest.mark.parametrize("room", ["trust", "verdict"])
+def test_neither_torch_nor_pandas_is_needed(room):
+    """The verdict imports all the others."""
+    code = f"import sys, ebomlc.labels.{room}; assert not {{'torch', 'pandas'}} & set(sys.modules), 'imported'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,30 @@ CORRECTION_BATCH = 1000
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a trained method says of rows.
+
+    Attributes
+    ----------
+    suggested, predicted : float arrays, shape [n, K]
+        Distribution over the right label given input and given label, and given the input alone.
+    """
+
+    suggested: FloatArray
+    predicted: FloatArray
+
+
+@torch.no_grad()
+def ask(method: Method, inputs: npt.NDArray[Any], given: IntArray) -> Answers:
+    """What a method in evaluation mode says of encoded rows [n, ...] with given labels [n], none missing."""
+    method.model.eval()
+    device = next(method.model.parameters()).device
+    batch = torch.as_tensor(inputs).to(device)
+    suggested = method.suggest(batch, torch.as_tensor(given).to(device))
+    return Answers(_numpy(suggested), _numpy(method.model(batch).logits.softmax(1)))
+
+
+@dataclass(frozen=True)
 class _Columns:
     """What one chunk says, before names are put to classes."""
 
@@ -28,7 +53,6 @@ class _Columns:
     predicted_confidence: FloatArray
 
 
-@torch.no_grad()
 def correct(
     method: Method,
     inputs: Encoded,
@@ -58,10 +82,8 @@ def correct(
     LabelTable
         Rows in the order of `ids`.
     """
-    method.model.eval()
-    device = next(method.model.parameters()).device
     chunks = [
-        _correct_chunk(method, torch.as_tensor(inputs[rows]).to(device), given[rows], right[rows])
+        _correct_chunk(method, inputs[rows], given[rows], right[rows])
         for rows in (slice(start, start + CORRECTION_BATCH) for start in range(0, len(ids), CORRECTION_BATCH))
     ]
     joined = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Columns.__dataclass_fields__}
@@ -79,11 +101,10 @@ def correct(
     )
 
 
-def _correct_chunk(method: Method, inputs: Tensor, given: IntArray, right: IntArray) -> _Columns:
-    predicted = _numpy(method.model(inputs).logits.softmax(1))
+def _correct_chunk(method: Method, inputs: npt.NDArray[Any], given: IntArray, right: IntArray) -> _Columns:
     # a trusted row without a given label needs some label to be asked about; its answer is replaced below
-    asked = torch.as_tensor(np.where(given == NO_LABEL, right, given)).to(inputs.device)
-    suggested = _numpy(method.suggest(inputs, asked))
+    answers = ask(method, inputs, np.where(given == NO_LABEL, right, given))
+    suggested, predicted = answers.suggested, answers.predicted
     is_trusted = right != NO_LABEL
     suggested[is_trusted] = 0
     suggested[is_trusted, right[is_trusted]] = 1
@@ -94,3 +115,37 @@ def _correct_chunk(method: Method, inputs: Tensor, given: IntArray, right: IntAr
 
 def _numpy(probabilities: Tensor) -> FloatArray:
     return probabilities.double().cpu().numpy()
+
+
+def with_distributions(
+    labels: LabelTable, rows: IntArray, distributions: FloatArray, given: IntArray, class_names: Sequence[str]
+) -> LabelTable:
+    """The table with other suggestions for some rows.
+
+    Parameters
+    ----------
+    labels : LabelTable
+        Of all N rows.
+    rows : int64 array, shape [n]
+        Positions of rows that are not trusted.
+    distributions : float array, shape [n, K]
+        Over their right label.
+    given : int64 array, shape [n]
+        Their given labels.
+    class_names : sequence of str, length K
+        Class k's name.
+    """
+    suggested = distributions.argmax(1)
+
+    def put(column: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        changed = column.copy()
+        changed[rows] = values
+        return changed
+
+    return replace(
+        labels,
+        suggested_label=put(labels.suggested_label, np.array(class_names, dtype=object)[suggested]),
+        suggestion_confidence=put(labels.suggestion_confidence, distributions.max(1)),
+        label_quality=put(labels.label_quality, distributions[np.arange(len(rows)), given]),
+        is_label_issue=put(labels.is_label_issue, suggested != given),
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, hypergeom
 
+from ebomlc.labels.pairs import find_pairs
 from ebomlc.records import NO_LABEL, FloatArray, IntArray
 
 CONFIDENCE = 0.95
@@ -369,12 +370,8 @@ def estimate_noise(
     ----------
     given, right : int64 arrays, shape [N]
         Labels of all rows; `NO_LABEL` where one is not known.
-    provenance : object array of str or None, shape [N]
-        Why a row was checked: where any was drawn at random, only those count, else those of which nobody knows. Rows
-        that were checked because they looked wrong never count.
-    weights : float array, shape [N]
-        Rows of the set that a random row stands for; NaN where that is not known. Unequal weights mean a draw by given
-        label, of which only rows with a weight count.
+    provenance, weights : arrays, shape [N]
+        Why a row was checked and how many it stands for: `ebomlc.labels.pairs.find_pairs` says which rows count.
     sizes : int64 array, shape [K]
         Rows of the whole set by given label.
 
@@ -384,17 +381,12 @@ def estimate_noise(
         None where no row that counts carries both labels. The interval is that of `rate_interval`, or that of
         `weighted_rate_interval` by given label.
     """
-    pairs = (given != NO_LABEL) & (right != NO_LABEL)
-    is_random = bool((provenance[pairs] == "random").any())
-    rows = np.flatnonzero(pairs & (provenance == ("random" if is_random else "unknown")))
-    if not len(rows):
+    pairs = find_pairs(given, right, provenance, weights)
+    n = len(pairs)
+    if not n:
         return None
-    weighted = rows[np.isfinite(weights[rows])]
-    is_stratified = len(weighted) > 0 and not np.allclose(weights[weighted], weights[weighted[0]])
-    rows = weighted if is_stratified else rows
-    wrong = given[rows] != right[rows]
-    if not is_stratified:
-        return NoiseEstimate(rate_interval(int(wrong.sum()), len(rows)), len(rows), is_random, False)
-    of_label = {label: int(n) for label, n in enumerate(sizes) if n}
-    interval = weighted_rate_interval(wrong, weights[rows], given[rows], of_label)
-    return NoiseEstimate(interval, len(rows), is_random, True)
+    if not pairs.is_stratified:
+        return NoiseEstimate(rate_interval(int(pairs.wrong.sum()), n), n, pairs.is_random, False)
+    of_label = {label: int(rows) for label, rows in enumerate(sizes) if rows}
+    interval = weighted_rate_interval(pairs.wrong, pairs.weights, pairs.given, of_label)
+    return NoiseEstimate(interval, n, pairs.is_random, True)
