@@ -7,6 +7,7 @@ from ebomlc.version import __version__
 if TYPE_CHECKING:
     from ebomlc.data.memory import Arrays
     from ebomlc.errors import DataWarning, InputError
+    from ebomlc.estimator import LabelCorrector
     from ebomlc.prediction import Classifier, Predictions, load_classifier, predict
     from ebomlc.run import Run, fit
 
@@ -15,6 +16,7 @@ __all__ = [
     "Classifier",
     "DataWarning",
     "InputError",
+    "LabelCorrector",
     "Predictions",
     "Run",
     "__version__",
@@ -28,6 +30,7 @@ _ROOMS = {
     "Classifier": "ebomlc.prediction",
     "DataWarning": "ebomlc.errors",
     "InputError": "ebomlc.errors",
+    "LabelCorrector": "ebomlc.estimator",
     "Predictions": "ebomlc.prediction",
     "Run": "ebomlc.run",
     "fit": "ebomlc.run",

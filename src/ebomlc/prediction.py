@@ -149,7 +149,7 @@ def load_classifier(folder: str | Path, *, model: nn.Module | None = None, devic
             raise
         raise InputError(f"{folder}: the run cannot be read ({error}); was it written by another version?") from error
     encoder = _with_cache(stored.encoder, config)
-    built = _build(config, encoder, stored, model)
+    built = build_stored(config, encoder, stored, model)
     try:
         built.load_state_dict(state)
     except RuntimeError as error:
@@ -165,7 +165,14 @@ def _with_cache(encoder: Encoder, config: RunConfig) -> Encoder:
     return replace(cast(Any, encoder), folder=Path(config.data.cache_dir))
 
 
-def _build(config: RunConfig, encoder: Encoder, stored: Preprocessing, module: nn.Module | None) -> MainModel:
+def build_stored(config: RunConfig, encoder: Encoder, stored: Preprocessing, module: nn.Module | None) -> MainModel:
+    """The main model that a finished run trained, with weights that wait to be replaced by the trained ones.
+
+    Raises
+    ------
+    InputError
+        Where the network came from Python and is not given again.
+    """
     n_classes = len(stored.class_names)
     encoded = encoder.encode(stored.like)
     shape = input_shape(encoder, encoded)

@@ -149,9 +149,10 @@ def read_source(
 
     Parameters
     ----------
-    data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset or Hugging Face Dataset
+    data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset, Hugging Face Dataset or Source
         A name may be a built-in set, a table, a folder with a sub-folder of images for each class, an ``.npy`` file of
         embeddings beside a table of the same name, a folder written by ``Dataset.save_to_disk``, or ``hf:NAME:SPLIT``.
+        A Source has been read and is taken as it is.
     reading : Reading
         Columns and settings.
     like : Inputs, optional
@@ -174,6 +175,8 @@ def read_source(
 
 
 def _read(data: Any, reading: Reading, like: Inputs | None, *, test: bool, labels_only: bool) -> Source:  # noqa: ANN401
+    if isinstance(data, Source):
+        return data
     if not isinstance(data, str | Path):
         return _read_object(data, reading, like, labels_only)
     name = str(data)
