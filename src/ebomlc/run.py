@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -19,13 +20,32 @@ from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
 from ebomlc.data.readers import object_name
 from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
+from ebomlc.errors import InputError
+from ebomlc.fingerprint import agree, check_asked
 from ebomlc.labels.correct import correct
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
 from ebomlc.labels.trust import estimate_noise
 from ebomlc.preparation import Given, Job, Say, prepare
 from ebomlc.records import IntArray, LabelTable
-from ebomlc.run_folder import CONFIG, ENCODER, LABELS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, check_folder, new_run
+from ebomlc.run_folder import (
+    BEGUN,
+    CHECKPOINT,
+    CONFIG,
+    ENCODER,
+    LABELS,
+    MAIN,
+    METHOD,
+    METRICS,
+    SPLIT,
+    SUMMARY,
+    UNFINISHED,
+    check_folder,
+    is_finished,
+    is_unfinished,
+    new_run,
+)
 from ebomlc.training import engine
+from ebomlc.training.checkpoint import FileCheckpoints
 from ebomlc.training.device import suitable_threads
 from ebomlc.training.engine import Training
 from ebomlc.training.estimate import estimate_training
@@ -89,6 +109,7 @@ def fit(
     config: str | Path | None = None,
     out: str | Path,
     overwrite: bool = False,
+    resume: bool = False,
     say: Say | None = None,
 ) -> Run:
     """Train a classifier on noisy and trusted rows and suggest a label for every row.
@@ -154,7 +175,10 @@ def fit(
     out : str or Path
         The run folder to write.
     overwrite : bool
-        Replace a run that is there.
+        Replace a run that is there, finished or not.
+    resume : bool
+        Continue the run that is there from its last checkpoint, to the same result as if it had never stopped; start
+        where there is none. A finished run is left as it is and given back.
     say : callable, optional
         Takes lines that say what is being done; also switches the progress bar on.
 
@@ -166,7 +190,8 @@ def fit(
     Raises
     ------
     InputError
-        Where anything given cannot be used; nothing has been written then.
+        Where anything given cannot be used; nothing has been written then. Where the folder can no longer be written
+        to; what was there before is there still.
     TrainingDivergedError
         Where the loss stopped being a number in the first epoch.
     """
@@ -203,7 +228,7 @@ def fit(
         None if model is None or isinstance(model, str) else model,
     )
     chosen = build(RunConfig, merge_options(tables, options), "the configuration")
-    return run(chosen, Path(out), given=given, overwrite=overwrite, say=say)
+    return run(chosen, Path(out), given=given, overwrite=overwrite, resume=resume, say=say)
 
 
 def _name(data: Any) -> str | None:  # noqa: ANN401
@@ -217,30 +242,70 @@ def _columns(names: str | Sequence[str]) -> tuple[str, ...] | None:
 
 
 def run(
-    config: RunConfig, out: Path, *, given: Given | None = None, overwrite: bool = False, say: Say | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    given: Given | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    say: Say | None = None,
 ) -> Run:
     """Do the whole job of a configuration; see `fit`."""
     started = time.monotonic()
-    check_folder(out, overwrite)
+    check_folder(out, overwrite=overwrite, resume=resume)
+    if resume and is_unfinished(out):
+        _check_asked(config, out / UNFINISHED / CONFIG, out)
+    elif resume and is_finished(out):
+        _check_asked(config, out / CONFIG, out)
+        if say is not None:
+            say(f"{out} holds this run, finished; it is left as it is")
+        return load_run(out)
     with torch.random.fork_rng():
-        return _run(config, given or Given(), out, started, say)
+        return _run(config, given or Given(), out, started, overwrite, resume, say)
 
 
-def _run(config: RunConfig, given: Given, out: Path, started: float, say: Say | None) -> Run:
+def load_run(folder: Path) -> Run:
+    """A finished run, read back.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds none, or a damaged one.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        frame = pd.read_parquet(folder / LABELS)
+        labels = LabelTable(**{column.name: frame[column.name].to_numpy() for column in fields(LabelTable)})
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: no run can be read from it: {error}; make it anew with --overwrite") from error
+    return Run(folder, summary, labels)
+
+
+def _check_asked(config: RunConfig, stored: Path, out: Path) -> None:
+    if stored.is_file():
+        check_asked(config, read_toml(stored), out)
+
+
+def _run(
+    config: RunConfig, given: Given, out: Path, started: float, overwrite: bool, resume: bool, say: Say | None
+) -> Run:
     job = prepare(config, given, say)
+    settings = job.config.training
     if say is not None:
         say(_announcement(job))
         with suitable_threads(job.method.model):
-            say(str(estimate_training(job.create, job.loader, job.config.training)))
-    with new_run(out) as folder:
+            say(str(estimate_training(job.create, job.loader, settings)))
+    with new_run(out, overwrite=overwrite, resume=resume) as folder:
+        agree(folder / BEGUN, job, out)
         _save_inputs(job, folder)
         with suitable_threads(job.method.model):
             training = engine.fit(
                 job.method,
                 job.loader,
                 job.heldout,
-                job.config.training,
+                settings,
                 CsvTracker(folder / METRICS),
+                FileCheckpoints(folder / CHECKPOINT, settings.checkpoint_minutes, settings.checkpoint_steps),
                 quiet=say is None,
             )
             chosen, last = _predictions(job, training)
@@ -251,7 +316,7 @@ def _run(config: RunConfig, given: Given, out: Path, started: float, say: Say | 
             **_describe(job, training),
             **_test_scores(job, chosen, last),
             **label_accuracies(labels, pool.scored, truth),
-            "seconds": round(time.monotonic() - started, 2),
+            "seconds": round(training.earlier_seconds + time.monotonic() - started, 2),
             "peak_memory_mb": peak_memory_mb(),
             "classes": _class_figures(job, labels, chosen),
         }
@@ -419,6 +484,7 @@ def _describe(job: Job, training: Training) -> dict[str, Any]:
         "epochs": training.epochs,
         "steps": training.steps,
         "training_seconds": round(training.seconds, 3),
+        "resumed_at": training.resumed_at,
         "chosen_epoch": training.chosen.epoch,
         "diverged": None if training.divergence is None else str(training.divergence),
         "device": str(job.heldout.inputs.device),

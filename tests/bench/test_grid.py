@@ -97,7 +97,11 @@ def test_breaking_off_leaves_what_is_done_and_nothing_half_written(tmp_path):
             run_suite(suite, tmp_path, jobs=2, say=broken_off)
     assert all(one.process.returncode is not None for one in processes)
     assert pd.read_csv(tmp_path / "rows.csv")["method"].tolist() == ["trusted-only"]
-    assert len(list((tmp_path / "runs").iterdir())) == 1, "the other run removed what it had begun"
+    runs = list((tmp_path / "runs").iterdir())
+    assert [(run / "summary.json").exists() for run in runs].count(True) == 1
+    assert all(
+        (run / "summary.json").exists() or [path.name for path in run.iterdir()] == ["unfinished"] for run in runs
+    )
     assert not list((tmp_path / "logs").iterdir())
     assert not (tmp_path / "failures.csv").exists()
 

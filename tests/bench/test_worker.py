@@ -37,11 +37,12 @@ def test_an_error_is_one_line(start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_it_stops_when_it_is_left_and_cleans_up(start, tmp_path):
+def test_it_stops_when_it_is_left_and_keeps_where_it_was(start, tmp_path):
     with start("ebomlc", epochs=2000) as process:
-        while process.poll() is None and not list(tmp_path.glob(".run.*.partial")):
+        while process.poll() is None and not (tmp_path / "run" / "unfinished" / "metrics.csv").exists():
             time.sleep(0.05)
         process.stdin.close()
         assert "KeyboardInterrupt" in process.stderr.read()
     assert process.returncode != 0
-    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["unfinished"], "no run that could pass as finished"
+    assert len(list((tmp_path / "run" / "unfinished" / "checkpoint").iterdir())) == 1

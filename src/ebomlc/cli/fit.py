@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,6 +117,9 @@ def fit(
         Path | None, typer.Option(help="TOML file, such as config.toml of a run; options given here come first.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished run from its last checkpoint; else start it.")
+    ] = False,
 ) -> None:
     """Train on noisy and trusted rows; write a classifier and a suggested label for every row.
 
@@ -138,43 +143,58 @@ def fit(
     """
     from ebomlc import run
 
-    finished = run.fit(
-        noisy,
-        trusted=trusted,
-        checked=checked,
-        n_trusted=n_trusted,
-        n_noisy=n_noisy,
-        pairs=pairs,
-        test=test,
-        truth=truth,
-        id=id_column,
-        label=label,
-        text=text or (),
-        features=features or (),
-        image=image,
-        image_size=image_size,
-        on_bad_input=on_bad_input,
-        normalise_labels=normalise_labels,
-        allow_overlap=allow_overlap,
-        noise=noise,
-        method=method,
-        encoder=encoder,
-        model=model,
-        balance=balance,
-        epochs=epochs,
-        device=device,
-        seed=seed,
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        config=config,
-        out=out,
-        overwrite=overwrite,
-        say=typer.echo,
-    )
+    with _saying_what_is_kept(out):
+        finished = run.fit(
+            noisy,
+            trusted=trusted,
+            checked=checked,
+            n_trusted=n_trusted,
+            n_noisy=n_noisy,
+            pairs=pairs,
+            test=test,
+            truth=truth,
+            id=id_column,
+            label=label,
+            text=text or (),
+            features=features or (),
+            image=image,
+            image_size=image_size,
+            on_bad_input=on_bad_input,
+            normalise_labels=normalise_labels,
+            allow_overlap=allow_overlap,
+            noise=noise,
+            method=method,
+            encoder=encoder,
+            model=model,
+            balance=balance,
+            epochs=epochs,
+            device=device,
+            seed=seed,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            config=config,
+            out=out,
+            overwrite=overwrite,
+            resume=resume,
+            say=typer.echo,
+        )
     typer.echo(describe(finished))
     if finished.summary["diverged"] is not None:
         typer.echo(f"error: {finished.summary['diverged']}; the last good epoch was kept", err=True)
         raise typer.Exit(3)
+
+
+@contextmanager
+def _saying_what_is_kept(out: Path) -> Iterator[None]:
+    """Where the run is stopped inside the block, say what can be done with what it leaves."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        from ebomlc.run_folder import can_continue
+
+        if can_continue(out):
+            typer.echo("\nstopped; the same command with --resume goes on from here", err=True)
+        raise
 
 
 def describe(run: Run) -> str:

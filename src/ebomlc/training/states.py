@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """A state dictionary as safetensors, each tensor on the CPU in its default memory format."""
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, path)
+    # written by Python, whose errors say what is wrong with a disk
+    path.write_bytes(save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}))
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
