@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS, CHOSEN = ROOT / "results" / "tuning.csv", ROOT / "results" / "tuned.toml"
 
 NOISES, SEED, SPLIT_SEED = ("uniform:0.9", "flip:0.4"), 1000, 2000
-N_DEVELOPMENT, N_TRUSTED, N_NOISY, EPOCHS, TRIALS = 10_000, 1000, 6000, 20, 6
+N_DEVELOPMENT, N_TRUSTED, N_NOISY, EPOCHS, TRIALS = 10_000, 1000, 6000, 20, 4
 
 SHARED = {"lr": (0.02, 0.05, 0.1, 0.2), "weight_decay": (1e-4, 5e-4, 2e-3)}
 RATES, PHASES = (3e-4, 1e-3, 3e-3), (0.2, 1 / 3, 0.5)
@@ -57,6 +57,7 @@ OWN: dict[str, dict[str, tuple[float, ...]]] = {
     "mlc-barrier": {"delta": (0.25, 0.5, 1.0), "corrector_lr": RATES},
     "emlc": {"teacher_lr": RATES, "corrupted": (0.25, 0.5, 0.75)},
     "ebomlc": {"rho": (0.3, 0.5, 0.7), "xi": (0.5, 1.0, 2.0), "delta": (0.25, 0.5, 1.0), "corrector_lr": RATES},
+    "plus": {"cross_fitting": (0.2, 0.3, 0.5), "mixup": (0.1, 0.3, 1.0), "averaging": (0.03, 0.1, 0.3)},
     "ebomlc-literal": {"rho": (0.2, 0.5), "xi": (0.5, 1.0), "delta": (0.25, 0.5), "corrector_lr": RATES},
 }
 

@@ -11,6 +11,7 @@ import torch
 from ebomlc.bilevel import RandomReplay
 from ebomlc.errors import InputError
 from ebomlc.methods import METHODS, EpochContext, StepContext, find_method
+from ebomlc.methods.base import identity
 from ebomlc.methods.learner import halve
 from ebomlc.records import Batch
 from tests.methods.conftest import CLASS_WEIGHTS, Problem, create
@@ -85,8 +86,18 @@ def with_truth(name, noisy):
     return Batch(noisy.inputs, noisy.given, noisy.given, noisy.index) if METHODS[name].needs_truth else noisy
 
 
-PROGRESS = (0.1, 0.7, 0.9)
-"""A step in each phase of the methods that have phases."""
+EPOCHS, BEGUN = 10, (0, 1, 4)
+"""A step in each phase of the methods that have phases: of so many epochs, those that a step is taken in."""
+
+
+def step_in_phases(method, batches, reduce=identity):
+    """A step in each phase, every phase begun by passes over the same rows; `batches` holds noisy and trusted rows."""
+    every_noisy, every_trusted = Problem("mlp").batches(77, n_noisy=40)
+    passes = (lambda: iter([every_noisy])), (lambda: iter([every_trusted]))
+    for epoch, rows in zip(BEGUN, batches, strict=True):
+        method.begin_epoch(EpochContext(epoch, EPOCHS, *passes))
+        method.model.train()
+        method.step(*rows, StepContext(0.1, epoch / EPOCHS, reduce))
 
 
 def step_on_ranks(methods, batches):
@@ -111,8 +122,7 @@ def step_on_ranks(methods, batches):
 
         with computing:
             try:
-                for progress, rows in zip(PROGRESS, batches, strict=True):
-                    methods[rank].step(*rows[rank], StepContext(0.1, progress, reduce))
+                step_in_phases(methods[rank], [rows[rank] for rows in batches], reduce)
             except BaseException as error:
                 failures.append(error)
                 meeting.abort()
@@ -144,13 +154,14 @@ def test_two_ranks_take_the_step_of_their_averaged_gradients(name):
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "emlc"])
 def test_two_ranks_do_what_one_process_does_with_the_rows_of_both(name):
     problem = Problem("mlp", class_weights=CLASS_WEIGHTS)
-    alone, methods, batches = fresh(name, problem), [fresh(name, problem) for _ in range(2)], []
+    alone, methods, whole, batches = fresh(name, problem), [fresh(name, problem) for _ in range(2)], [], []
     for index in range(3):
         noisy, trusted = problem.batches(index, n_trusted=8, pairs=True)
         noisy = with_truth(name, noisy)
         # the halves of each rank's trusted rows are halves of the whole's
         batches.append([(noisy[rank * 6 : rank * 6 + 6], trusted[torch.arange(8) // 2 % 2 == rank]) for rank in (0, 1)])
-        alone.step(noisy, trusted, StepContext(0.1, PROGRESS[index]))
+        whole.append((noisy, trusted))
+    step_in_phases(alone, whole)
     step_on_ranks(methods, batches)
     for ours, theirs in zip(outcome(alone), outcome(methods[1]), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)

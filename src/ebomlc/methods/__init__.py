@@ -1,6 +1,6 @@
 """Methods by name; importing this package fills the registry."""
 
-from ebomlc.methods import ebomlc, emlc, head, mlc, mslc, reweight, supervised, transition
+from ebomlc.methods import ebomlc, emlc, head, mlc, mslc, plus, reweight, supervised, transition
 from ebomlc.methods.base import METHODS, Entry, EpochContext, Method, Setup, StepContext, find_method
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "head",
     "mlc",
     "mslc",
+    "plus",
     "reweight",
     "supervised",
     "transition",

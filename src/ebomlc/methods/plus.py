@@ -1,0 +1,434 @@
+"""Cross-fitted label correction: every noisy row is judged by a network that has not seen its label.
+
+Derivation
+----------
+Let p(k | x) be the right label's distribution, T[k, y'] the transition matrix. The noisy rows' likelihood is
+sum_i log sum_k p(k | x_i) T[k, y'_i], and expectation maximisation climbs it by two steps in turn:
+
+    E   q_i(k) = p(k | x_i) T[k, y'_i] / sum_l p(l | x_i) T[l, y'_i]        Bayes' rule, `bayes_posterior`
+    M   p by cross-entropy with targets q, and with the right labels of the trusted rows.
+
+Where p is a network, this fails (results/LOG.md): sooner or later p(. | x_i) has learned y'_i by heart, the E step
+counts that label twice, and what it gives is learned as if it were evidence. Half of the mischief is the matrix, which
+is read off a model that has seen the noisy labels, or too few right ones; the other half is the E step itself. Both are
+cured by what statistics calls cross-fitting (Schick 1986; Chernozhukov et al. 2018): a quantity is never taken from a
+model at rows that the model was trained on.
+
+1. *Warm-up.* Two twins train on one half of the trusted rows each. Each predicts the other's half, which gives the
+   temperature at which their probabilities are honest; at that temperature they predict the noisy rows, of which
+   neither has seen any, and T is the maximum of the likelihood above with p held fixed (`transition_from_predictions`;
+   pairs of right and given label are counted in where trusted rows carry them).
+2. *Cross-fitting.* Each twin has one half of the noisy rows, and all trusted ones. Its targets are the E step by the
+   *other* twin's probabilities. What a twin learns by heart thus never comes back to it as a target of the same row.
+3. *Training.* Every noisy row gets its target once, from the twin that has not trained on it, with T estimated again
+   from those probabilities. A fresh main model learns the fixed targets and the trusted rows' right labels, from
+   mixtures of two rows each (`mix_rows`), which are harder to learn by heart.
+
+Probabilities come from averaged weights, which costs no pass over any image and takes the place of a schedule that ends
+in each of the phases. Image-passes a step at 100 noisy and 100 trusted rows: 100, then 200 + 100/3, then 200; with the
+default shares 206 on average, where `ce` has 200.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from torch import Tensor
+
+from ebomlc.bilevel.flat import FlatParameters
+from ebomlc.errors import InputError
+from ebomlc.methods.base import (
+    Entry,
+    EpochContext,
+    Part,
+    Setup,
+    StepContext,
+    check_range,
+    load_module_state,
+    module_state,
+    register,
+)
+from ebomlc.methods.learner import Learner, halve, lower_loss
+from ebomlc.methods.transition import (
+    bayes_posterior,
+    count_pairs,
+    transition_from_pairs,
+    transition_from_predictions,
+)
+from ebomlc.models import MainModel
+from ebomlc.records import Batch, StepReport
+
+LEAST_ROWS = 2
+"""Of a batch that batch norm can be trained on."""
+
+
+@dataclass(frozen=True)
+class PlusSettings:
+    """Cross-fitted label correction.
+
+    Attributes
+    ----------
+    warm_up, cross_fitting : float in (0, 1)
+        Shares of the epochs of the first two phases, each at least one epoch; together below 1.
+    averaging : float in [0, 1]
+        How far back the averaged weights look, as a share of the whole training; 0 takes the weights as they are.
+    mixup : float >= 0
+        Strength of the mixing of rows in the third phase, see `mix_rows`; 0 leaves them as they are.
+    cross_fitted : bool
+        Off, a twin's targets come from its own probabilities, for the ablation.
+    """
+
+    warm_up: float = 0.08
+    cross_fitting: float = 0.3
+    averaging: float = 0.1
+    mixup: float = 0.3
+    cross_fitted: bool = True
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_range("warm_up", self.warm_up, 0, 1)
+        check_range("cross_fitting", self.cross_fitting, 0, 1)
+        check_range("averaging", self.averaging, 0, 1)
+        check_range("mixup", self.mixup, 0)
+        if self.warm_up + self.cross_fitting >= 1:
+            raise InputError(
+                f"[method.settings] warm_up {self.warm_up} and cross_fitting {self.cross_fitting} must add up to less "
+                f"than 1: the rest of the epochs train the main model"
+            )
+
+
+class AveragedLearner:
+    """A learner and the running average of its weights and batch-norm statistics, which predictions are made with.
+
+    Parameters
+    ----------
+    setup : Setup
+        Makes the model.
+    horizon : float in [0, 1]
+        Share of the training after which old weights count 1/e.
+    """
+
+    def __init__(self, setup: Setup, horizon: float) -> None:
+        self.learner = Learner(setup)
+        self.learner.model.train()
+        self.model: MainModel = copy.deepcopy(self.learner.model)
+        self.flat = FlatParameters(self.model)
+        self.horizon = horizon
+        self.progress: Tensor = torch.zeros((), dtype=torch.float64)
+        self.steps = torch.zeros((), dtype=torch.int64)
+
+    def take_step(self, gradient: Tensor, context: StepContext) -> None:
+        """One optimizer step; the average follows, faster while there is little to average."""
+        self.learner.take_step(gradient, context.lr)
+        self.steps += 1
+        elapsed = context.progress - float(self.progress) if int(self.steps) > 1 else 0.0
+        self.progress = torch.tensor(context.progress, dtype=torch.float64)
+        share = 1 - math.exp(-elapsed / self.horizon) if self.horizon else 1.0
+        share = max(share, 9 / (9 + int(self.steps)))
+        self.flat.assign(torch.lerp(self.flat.vector, self.learner.flat.vector, share))
+        for average, buffer in zip(self.model.buffers(), self.learner.model.buffers(), strict=True):
+            average.copy_(torch.lerp(average, buffer, share) if buffer.is_floating_point() else buffer)
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits of a batch [n, K] by the averaged weights."""
+        self.model.eval()
+        return self.learner.forward_through(self.model, inputs).logits
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both sets of weights, the optimizer's state and how far the average has come."""
+        modules = module_state({"model": self.learner.model, "average": self.model})
+        optimizer = {f"optimizer.{name}": value for name, value in self.learner.state_dict().items()}
+        state = {**modules, **optimizer, "progress": self.progress, "taken": self.steps}
+        # a network's own state shares memory with this one while it is the method's model, and files hold no aliases
+        return {name: value.clone() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back what `state_dict` gave."""
+        load_module_state({"model": self.learner.model, "average": self.model}, state)
+        prefix = "optimizer."
+        self.learner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.progress, self.steps = state["progress"].cpu(), state["taken"].cpu()
+
+
+class Twins:
+    """Two networks that share the rows between them, and give them up when they are done.
+
+    Parameters
+    ----------
+    setup : Setup
+        Makes the models.
+    horizon : float
+        Of the averaged weights.
+    """
+
+    def __init__(self, setup: Setup, horizon: float) -> None:
+        self.setup, self.horizon = setup, horizon
+        self.networks: tuple[AveragedLearner, ...] = ()
+        self.folds: Tensor = torch.zeros(0, dtype=torch.int64)
+
+    def begin(self, trusted: Batch) -> None:
+        """Make the networks, and give every class's trusted rows to them in turn."""
+        self.networks = tuple(AveragedLearner(self.setup, self.horizon) for _ in range(2))
+        by_class = trusted.right.argsort(stable=True)
+        self.folds = trusted.index.new_zeros(int(trusted.index.max()) + 1)
+        self.folds[trusted.index[by_class]] = torch.arange(len(by_class), device=by_class.device) % 2
+
+    def end(self) -> None:
+        """Free the networks."""
+        self.networks = ()
+
+    def trusted_fold(self, trusted: Batch, fold: int) -> Batch:
+        """The trusted rows of a batch that are one twin's own in the warm-up."""
+        return trusted[self.folds[trusted.index] == fold]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both networks, as long as they are there, and whose the trusted rows are."""
+        states = [(k, network.state_dict()) for k, network in enumerate(self.networks)]
+        return {"folds": self.folds, **{f"{k}.{name}": value for k, state in states for name, value in state.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back what `state_dict` gave."""
+        self.folds = state["folds"]
+        is_over = len(state) == 1
+        self.networks = () if is_over else tuple(AveragedLearner(self.setup, self.horizon) for _ in range(2))
+        for k, network in enumerate(self.networks):
+            prefix = f"{k}."
+            network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+
+
+class RowTargets:
+    """Fixed targets of the noisy rows, by their position in the pool.
+
+    Attributes
+    ----------
+    values : Tensor, shape [N, K]
+        Empty until they are known.
+    """
+
+    def __init__(self, like: Tensor, n_classes: int) -> None:
+        self.values = like.new_zeros(0, n_classes)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The targets."""
+        return {"values": self.values}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take back the targets."""
+        self.values = state["values"]
+
+
+def noisy_fold(index: Tensor) -> Tensor:
+    """Whose noisy rows at these positions [n] are: 0 or 1 [n], by a hash, so that no order of the rows matters."""
+    # Fibonacci hashing: the high bits of the position times 2^32 over the golden ratio
+    return (index * 2654435769 >> 31) & 1
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature in [0.25, 8] at which the logits' probabilities make the labels most likely (Guo et al. 2017).
+
+    Parameters
+    ----------
+    logits : Tensor, shape [n, K]
+        Of rows that the model has not trained on.
+    labels : Tensor of int64, shape [n]
+        Right labels.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))
+
+    found: Any = minimize_scalar(loss, bounds=(math.log(0.25), math.log(8.0)), method="bounded")
+    return math.exp(float(found.x))
+
+
+def mix_rows(inputs: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Every row mixed with another, drawn at random, and its targets likewise (Zhang et al. 2018, "mixup").
+
+    Parameters
+    ----------
+    inputs : Tensor, shape [n, ...]
+        Floats, or uint8 pixels.
+    targets : Tensor, shape [n, K]
+        Distributions, weighted or not.
+    strength : float > 0
+        a of the Beta(a, a) that the share of the second row is drawn from, once a batch; at most a half.
+    """
+    drawn = float(torch.distributions.Beta(strength, strength).sample())
+    share = min(drawn, 1 - drawn)
+    other = torch.randperm(len(inputs), device=inputs.device)
+    inputs = inputs.to(targets.dtype)
+    return torch.lerp(inputs, inputs[other], share), torch.lerp(targets, targets[other], share)
+
+
+class Plus:
+    """Cross-fitted label correction: see the derivation at the top of this file.
+
+    Parity: a method of our own; nothing published to compare with.
+    """
+
+    def __init__(self, settings: PlusSettings, setup: Setup) -> None:
+        self.settings = settings
+        self.setup = setup
+        self.main = AveragedLearner(setup, settings.averaging)
+        self.twins = Twins(setup, settings.averaging)
+        self.targets = RowTargets(self.main.flat.vector, setup.n_classes)
+        self.transition: Tensor | None = None
+
+    @property
+    def model(self) -> MainModel:
+        """The averaged main model; one of the twins as long as they train."""
+        return self.twins.networks[0].model if self.twins.networks else self.main.model
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Main model, twins and targets."""
+        return {"main": self.main, "twins": self.twins, "targets": self.targets}
+
+    def begin_epoch(self, context: EpochContext) -> None:
+        """Begin a phase when its epoch has come."""
+        warm_up = max(1, round(self.settings.warm_up * context.epochs))
+        cross_fitting = max(1, round(self.settings.cross_fitting * context.epochs))
+        if context.epoch == 0:
+            self.twins.begin(_joined(context.trusted()))
+        elif context.epoch == warm_up:
+            self.transition = self._first_transition(context)
+        elif context.epoch == warm_up + cross_fitting:
+            self._fix_targets(context)
+            self.twins.end()
+
+    def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """One optimizer step of the main model, or of both twins."""
+        if not self.twins.networks:
+            return self._train(noisy, trusted, context)
+        if self.transition is None:
+            return self._warm_up(trusted, context)
+        return self._cross_fit(noisy, trusted, self.transition, context)
+
+    def _warm_up(self, trusted: Batch, context: StepContext) -> StepReport:
+        """Each twin on its own trusted rows; sums over a constant, so that ranks of unequal folds average rightly."""
+        losses: list[Tensor] = []
+        for fold, twin in enumerate(self.twins.networks):
+            own = self.twins.trusted_fold(trusted, fold)
+            loss = twin.flat.vector.new_zeros(())
+            if len(own) >= LEAST_ROWS:
+                loss = F.cross_entropy(twin.learner.forward(own.inputs).logits, own.right, reduction="sum")
+            losses.append(loss / (len(trusted) / 2))
+        return _move(self.twins.networks, losses, context)
+
+    def _cross_fit(self, noisy: Batch, trusted: Batch, transition: Tensor, context: StepContext) -> StepReport:
+        """Each twin on its own noisy rows, by the other's judgement, and on one half of the trusted rows."""
+        twins = self.twins.networks
+        folds = noisy_fold(noisy.index)
+        losses: list[Tensor] = []
+        for fold, half in enumerate(halve(trusted)):
+            own, twin = noisy[folds == fold], twins[fold]
+            judge = twins[1 - fold] if self.settings.cross_fitted else twin
+            loss = twin.flat.vector.new_zeros(())
+            if min(len(own), len(half)) >= LEAST_ROWS:
+                targets = bayes_posterior(judge.logits(own.inputs).softmax(1), own.given, transition)
+                output = twin.learner.forward_lower(own, half)
+                loss = (len(own) + len(half)) * lower_loss(output, self.setup.weigh(targets), half)
+            losses.append(loss / ((len(noisy) + len(trusted)) / 2))
+        return _move(twins, losses, context)
+
+    def _train(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
+        """The main model on mixtures of rows with fixed targets and of trusted rows."""
+        known = F.one_hot(trusted.right, self.setup.n_classes).to(self.targets.values)
+        targets = torch.cat([self.setup.weigh(self.targets.values[noisy.index]), known])
+        inputs = torch.cat([noisy.inputs, trusted.inputs])
+        if self.settings.mixup:
+            inputs, targets = mix_rows(inputs, targets, self.settings.mixup)
+        logits = self.main.learner.forward(inputs).logits
+        loss = -(targets * logits.log_softmax(1)).sum() / len(targets)
+        return _move((self.main,), [loss], context)
+
+    def _first_transition(self, context: EpochContext) -> Tensor:
+        """T from both twins, at the temperature that each one's predictions of the other's trusted rows give."""
+        trusted = _joined(context.trusted())
+        logits = torch.zeros(len(trusted), self.setup.n_classes, device=trusted.inputs.device)
+        owners = self.twins.folds[trusted.index]
+        for fold, twin in enumerate(self.twins.networks):
+            logits[owners != fold] = twin.logits(trusted.inputs[owners != fold]).float()
+        temperature = fit_temperature(logits, trusted.right)
+        seen = [(self._agreed(batch.inputs, temperature), batch.given) for batch in context.noisy()]
+        return self._estimate(seen, trusted)
+
+    def _agreed(self, inputs: Tensor, temperature: float) -> Tensor:
+        """Mean of the twins' probabilities [n, K]."""
+        parts = [(twin.logits(inputs) / temperature).softmax(1) for twin in self.twins.networks]
+        return torch.stack(parts).mean(0)
+
+    def _estimate(self, seen: list[tuple[Tensor, Tensor]], trusted: Batch) -> Tensor:
+        """T from probabilities and given labels of the noisy rows, and from the trusted rows' pairs."""
+        predicted, given = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        expected = transition_from_predictions(predicted, given)
+        pairs = count_pairs(trusted.right, trusted.given, self.setup.n_classes)
+        return transition_from_pairs(pairs, expected).to(self.main.flat.vector)
+
+    def _fix_targets(self, context: EpochContext) -> None:
+        """Every noisy row's target, by the twin that has not trained on it."""
+        seen = [(batch.index, self._unfitted(batch), batch.given) for batch in context.noisy()]
+        self.transition = self._estimate([(p, given) for _, p, given in seen], _joined(context.trusted()))
+        n = 1 + max(int(index.max()) for index, _, _ in seen)
+        values = self.targets.values.new_zeros(n, self.setup.n_classes)
+        for index, predicted, given in seen:
+            values[index] = bayes_posterior(predicted, given, self.transition)
+        self.targets.values = values
+
+    def _unfitted(self, noisy: Batch) -> Tensor:
+        """Probabilities [n, K] of noisy rows, each by the twin of the other fold."""
+        first, second = (twin.logits(noisy.inputs).softmax(1) for twin in self.twins.networks)
+        return torch.where(noisy_fold(noisy.index)[:, None] == 0, second, first)
+
+    def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
+        """The E step by the model and the matrix; p_w alone before the first estimate."""
+        probabilities = self.main.learner.forward_through(self.model, inputs).logits.softmax(1)
+        return probabilities if self.transition is None else bayes_posterior(probabilities, given, self.transition)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The transition matrix, once it is known."""
+        return {} if self.transition is None else {"transition": self.transition}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back the transition matrix."""
+        self.transition = state.get("transition")
+
+
+def _move(networks: Sequence[AveragedLearner], losses: list[Tensor], context: StepContext) -> StepReport:
+    """One step of each network on its loss, all by the weights as they were; a loss without a graph has no gradient."""
+    flats = [network.learner.flat for network in networks]
+    gradients = [
+        flat.gradient(loss) if loss.requires_grad else torch.zeros_like(flat.vector)
+        for flat, loss in zip(flats, losses, strict=True)
+    ]
+    reduced = context.reduce(torch.cat(gradients)).split_with_sizes([len(flat) for flat in flats])
+    for network, gradient in zip(networks, reduced, strict=True):
+        network.take_step(gradient, context)
+    return StepReport(torch.stack(losses).detach().mean())
+
+
+def _joined(batches: Iterator[Batch]) -> Batch:
+    """All batches of a pass as one; for the trusted rows, which are few."""
+    parts = list(batches)
+    return Batch(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "given", "right", "index"))
+    )
+
+
+register(
+    Entry(
+        "plus",
+        "cross-fitted label correction: targets from a network that has not seen the row's label",
+        PlusSettings,
+        Plus,
+        min_epochs=3,
+    )
+)

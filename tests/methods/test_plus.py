@@ -1,0 +1,201 @@
+"""Cross-fitted label correction, each phase against explicit sums."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ebomlc.errors import InputError
+from ebomlc.methods import EpochContext, StepContext, find_method
+from ebomlc.methods.plus import AveragedLearner, fit_temperature, mix_rows, noisy_fold
+from ebomlc.methods.transition import bayes_posterior, transition_from_predictions
+from ebomlc.records import NO_LABEL, Batch
+from tests.methods.conftest import CLASS_WEIGHTS, N_CLASSES, Problem, create
+
+EPOCHS = 10
+"""One of warm-up, three of cross-fitting."""
+
+
+def begun(problem, *, epochs_done=0, noisy=None, trusted=None, **settings):
+    """A method with the noisy and trusted rows it was begun with, before the step of an epoch."""
+    drawn = problem.batches(0, n_noisy=40, n_trusted=12)
+    noisy, trusted = noisy or drawn[0], trusted or drawn[1]
+    method = create("plus", problem, **settings)
+    for epoch in range(epochs_done + 1):
+        method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+        if epoch < epochs_done:
+            method.step(noisy, trusted, StepContext(0.1, epoch / EPOCHS))
+    return method, noisy, trusted
+
+
+def gradients_of_step(method, noisy, trusted, progress):
+    """What the step hands to `reduce`, in one piece: a gradient for each network it moves."""
+    seen = []
+
+    def reduce(gradient):
+        seen.append(gradient.clone())
+        return gradient
+
+    method.step(noisy, trusted, StepContext(0.1, progress, reduce))
+    assert len(seen) == 1
+    return seen[0]
+
+
+def by_hand(network, loss_of_logits, *batches):
+    """Gradient of a loss of one copy of a network at its present weights, flat."""
+    model = copy.deepcopy(network.learner.model).train()
+    loss = loss_of_logits(*(model(batch.inputs).logits for batch in batches))
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    return network.learner.flat.flatten(found)
+
+
+def test_warm_up_gives_each_twin_its_own_trusted_rows(problem):
+    method, noisy, trusted = begun(problem)
+    expected = []
+    for fold, twin in enumerate(method.twins.networks):
+        own = trusted[method.twins.folds[trusted.index] == fold]
+        expected.append(by_hand(twin, lambda z, own=own: F.cross_entropy(z, own.right, reduction="sum") / 6, own))
+    seen = gradients_of_step(method, noisy, trusted, 0.0)
+    torch.testing.assert_close(seen, torch.cat(expected))
+
+
+def test_trusted_rows_of_every_class_are_split_evenly():
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(1, n_trusted=30)
+    method, *_ = begun(problem, noisy=noisy, trusted=trusted)
+    folds = method.twins.folds[trusted.index]
+    for label in range(N_CLASSES):
+        counts = folds[trusted.right == label].bincount(minlength=2)
+        assert abs(int(counts[0] - counts[1])) <= 1
+    assert sorted(torch.cat([method.twins.trusted_fold(trusted, k).index for k in (0, 1)]).tolist()) == list(range(30))
+
+
+def test_cross_fitting_takes_targets_from_the_other_twin():
+    problem = Problem("norm_cnn", class_weights=CLASS_WEIGHTS)
+    method, noisy, trusted = begun(problem, epochs_done=2)
+    twins, folds = method.twins.networks, noisy_fold(noisy.index)
+    expected = []
+    for fold, half in enumerate((trusted[:6], trusted[6:])):
+        own = noisy[folds == fold]
+        judge = copy.deepcopy(twins[1 - fold].model).eval()
+        with torch.no_grad():
+            p = judge(own.inputs).logits.softmax(1)
+        q = bayes_posterior(p, own.given, method.transition) * CLASS_WEIGHTS
+
+        def loss(noisy_logits, trusted_logits, q=q, half=half):
+            of_noisy = -(q * noisy_logits.log_softmax(1)).sum()
+            return (of_noisy + F.cross_entropy(trusted_logits, half.right, reduction="sum")) / ((40 + 12) / 2)
+
+        expected.append(by_hand(twins[fold], loss, own, half))
+    seen = gradients_of_step(method, noisy, trusted, 0.2)
+    torch.testing.assert_close(seen, torch.cat(expected))
+
+
+def test_a_label_never_reaches_the_judge_of_its_row_in_the_same_step():
+    """Other given labels of one fold change that fold's twin in a step, and leave the other as it is."""
+    problem = Problem("mlp")
+    moved = []
+    for change in (0, 1):
+        method, noisy, trusted = begun(problem, epochs_done=1)
+        given = torch.where(noisy_fold(noisy.index) == 0, (noisy.given + change) % N_CLASSES, noisy.given)
+        method.step(Batch(noisy.inputs, given, noisy.right, noisy.index), trusted, StepContext(0.1, 0.1))
+        moved.append([twin.learner.flat.vector.clone() for twin in method.twins.networks])
+    assert not torch.equal(moved[0][0], moved[1][0])
+    assert torch.equal(moved[0][1], moved[1][1])
+
+
+def test_targets_are_fixed_once_by_the_twin_of_the_other_fold():
+    method, noisy, trusted = begun(Problem("mlp"), epochs_done=3)
+    first, second = (copy.deepcopy(twin.model).eval() for twin in method.twins.networks)
+    with torch.no_grad():
+        of_first, of_second = (model(noisy.inputs).logits.softmax(1) for model in (first, second))
+    unfitted = torch.where(noisy_fold(noisy.index)[:, None] == 0, of_second, of_first)
+    method.begin_epoch(EpochContext(4, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+    expected = transition_from_predictions(unfitted, noisy.given)
+    torch.testing.assert_close(method.transition, expected)
+    torch.testing.assert_close(method.targets.values, bayes_posterior(unfitted, noisy.given, expected))
+    assert method.twins.networks == (), "the twins are given up"
+
+
+def test_training_is_cross_entropy_with_fixed_targets_and_right_labels(problem):
+    method, noisy, trusted = begun(problem, epochs_done=4, mixup=0.0)
+    q = method.targets.values[noisy.index]
+
+    both = Batch(torch.cat([noisy.inputs, trusted.inputs]), noisy.given, noisy.right, noisy.index)
+
+    def loss(logits):
+        of_noisy = -(q * logits[:40].log_softmax(1)).sum()
+        return (of_noisy + F.cross_entropy(logits[40:], trusted.right, reduction="sum")) / (40 + 12)
+
+    expected = by_hand(method.main, loss, both)
+    torch.testing.assert_close(gradients_of_step(method, noisy, trusted, 0.4), expected)
+
+
+def test_pairs_of_right_and_given_label_are_counted_in():
+    problem = Problem("mlp")
+    noisy, pairs = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
+    alone = Batch(pairs.inputs, torch.full_like(pairs.given, NO_LABEL), pairs.right, pairs.index)
+    with_pairs, without = (begun(problem, epochs_done=1, noisy=noisy, trusted=t)[0] for t in (pairs, alone))
+    counts = torch.zeros(N_CLASSES, N_CLASSES, dtype=torch.float64)
+    counts.index_put_((pairs.right, pairs.given), torch.ones(60, dtype=torch.float64), accumulate=True)
+    expected = (counts + N_CLASSES * without.transition) / (counts.sum(1, keepdim=True) + N_CLASSES)
+    torch.testing.assert_close(with_pairs.transition, expected)
+
+
+def test_temperature_is_the_one_that_the_labels_were_drawn_at():
+    generator = torch.Generator().manual_seed(0)
+    honest = torch.randn(20_000, 4, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(honest.softmax(1), 1, generator=generator)[:, 0]
+    for factor in (0.5, 1.0, 3.0):
+        assert fit_temperature(factor * honest, labels) == pytest.approx(factor, rel=0.05)
+
+
+def test_folds_are_even_whatever_the_stride():
+    rows = torch.arange(100_000)
+    for stride in (1, 2, 3, 10, 1000):
+        assert float(noisy_fold(rows[::stride]).double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("horizon", [0.0, 0.05, 0.2])
+def test_averages_look_back_on_a_share_of_the_training(horizon):
+    learner = AveragedLearner(Problem("mlp").setup, horizon)
+    generator = torch.Generator().manual_seed(0)
+    average = learner.flat.vector.clone()
+    for step in range(40):
+        gradient = torch.randn(len(learner.flat), generator=generator, dtype=torch.float64)
+        learner.take_step(gradient, StepContext(0.1, step / 40))
+        lasting = math.exp(-1 / 40 / horizon) if horizon and step else float(not step and horizon > 0)
+        share = max(1 - lasting, 9 / (10 + step))
+        average = share * learner.learner.flat.vector + (1 - share) * average
+    torch.testing.assert_close(learner.flat.vector, average)
+
+
+def test_batch_norm_statistics_are_averaged_with_the_weights():
+    learner = AveragedLearner(Problem("norm_cnn").setup, 0.5)
+    start = learner.model.state_dict()["body.1.running_mean"].clone()
+    learner.learner.model(torch.randn(8, 2, 6, 6, dtype=torch.float64))
+    learner.take_step(torch.zeros(len(learner.flat), dtype=torch.float64), StepContext(0.1, 0.0))
+    now = learner.learner.model.state_dict()["body.1.running_mean"]
+    torch.testing.assert_close(learner.model.state_dict()["body.1.running_mean"], 0.9 * now + 0.1 * start)
+
+
+def test_mixing_takes_inputs_and_targets_in_the_same_shares():
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (50, 1, 4, 4), dtype=torch.uint8)
+    targets = torch.eye(50, dtype=torch.float64)
+    for _ in range(20):
+        mixed, shares = mix_rows(pixels, targets, 0.3)
+        torch.testing.assert_close(mixed.flatten(1), shares @ pixels.flatten(1).double())
+        torch.testing.assert_close(shares.sum(1), torch.ones(50, dtype=torch.float64))
+        assert float(shares.diagonal().min()) >= 0.5, "a row counts for itself at least as much as the other"
+    assert bool((shares.diagonal() < 1).any())
+
+
+def test_settings_out_of_range_are_refused():
+    for bad in ({"warm_up": -0.1}, {"cross_fitting": 1.5}, {"averaging": 2.0}, {"warm_up": 0.6, "cross_fitting": 0.5}):
+        with pytest.raises(InputError, match="must"):
+            find_method("plus").parse_settings(bad)
