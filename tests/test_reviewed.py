@@ -6,10 +6,12 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from ebomlc import fit
-from ebomlc.config import DataConfig
+from ebomlc.config import DataConfig, MethodConfig, RunConfig
 from ebomlc.data.pool import load_pool
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.labels.trust import estimate_noise
+from ebomlc.preparation import Given, prepare
+from ebomlc.records import NO_LABEL
 from ebomlc.reviewed import DECISIONS, load_reviewed, open_decisions, read_labels, reviewed_rows
 
 N, N_TRUSTED = 200, 30
@@ -98,6 +100,20 @@ def test_only_rows_shown_at_random_count_for_the_noise_rate(sets, run):
     found = estimate_noise(pool.given, pool.right, pool.provenance, pool.weights, pool.stratum_sizes)
     assert found.is_random
     assert found.n == N_TRUSTED + 40
+
+
+def test_methods_do_not_take_suspects_for_the_rule(sets, run, tmp_path):
+    """Of 200 suspects all were wrong: shown as pairs they say that every label is."""
+    folder, truth = sets
+    ids = decide(run, truth)
+    data = {"noisy": str(folder / "noisy.csv"), "trusted": str(folder / "trusted.csv"), "add_reviewed": (str(run),)}
+    job = prepare(RunConfig(DataConfig(**data), method=MethodConfig("glc")), Given(), None)
+    batch = job.loader.trusted[slice(None)]
+    shown = dict(zip(job.pool.ids[job.pool.split.trusted], batch.given.tolist(), strict=True))
+    assert {shown[row] for row in ids["suspect"] if row in shown} == {NO_LABEL}
+    assert NO_LABEL not in {shown[row] for row in ids["random"] if row in shown}
+    assert len(set(ids["suspect"]) & set(shown)) >= 3
+    assert (job.pool.given != NO_LABEL).all()
 
 
 def test_decisions_alone_are_trusted_rows_enough(sets, run, tmp_path):

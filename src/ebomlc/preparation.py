@@ -32,7 +32,7 @@ from ebomlc.models import (
     is_image_model,
     model_from_module,
 )
-from ebomlc.records import Batch, IntArray
+from ebomlc.records import NO_LABEL, Batch, IntArray
 from ebomlc.reviewed import load_reviewed
 from ebomlc.seeding import seed_global
 from ebomlc.training.decay import choose_weight_decay
@@ -368,9 +368,19 @@ def _make_loader(
     )
 
 
+def telling_labels(pool: Pool) -> IntArray:
+    """Given labels [N] as methods are shown them; `NO_LABEL` also where one says nothing about the other rows.
+
+    The label that was given to a row which was checked because it looked wrong shows how labels go wrong, but not how
+    often: as a pair it teaches a method that nearly every label is wrong (`benchmarks/review_gain.py`).
+    """
+    is_suspect = (pool.provenance == "suspect") & (pool.right != NO_LABEL)
+    return np.where(is_suspect, NO_LABEL, pool.given)
+
+
 def _row_set(pool: Pool, encoded: Encoded, rows: IntArray, device: torch.device, *, truth: bool = False) -> Rows:
     """Some rows: on the device where they fit, else where they are until a batch of them is asked for."""
-    stored = StoredRows(encoded, pool.given, pool.truth if truth else pool.right, rows, device)
+    stored = StoredRows(encoded, telling_labels(pool), pool.truth if truth else pool.right, rows, device)
     room = available_memory_mb(device.type)
     if device.type == "cpu" or (room is not None and encoded.nbytes / 2**20 > MEMORY_SHARE * room):
         return stored
