@@ -80,6 +80,7 @@ def fit(
     *,
     trusted: Any = None,  # noqa: ANN401
     checked: str | None = None,
+    add_reviewed: str | Path | Sequence[str | Path] = (),
     n_trusted: int | None = None,
     n_noisy: int | None = None,
     pairs: bool | None = None,
@@ -129,6 +130,8 @@ def fit(
         before the check. Needs no inputs where every id is one of `noisy`.
     checked : str, optional
         Instead: the column of `noisy` that holds the right label where somebody looked.
+    add_reviewed : str, Path or sequence of them, optional
+        Run folders on the same set in which people decided on rows (``ebomlc review``), which are trusted rows then.
     n_trusted : int, optional
         Instead: draw this many rows of `noisy`, whose right labels are known.
     n_noisy : int, optional
@@ -201,6 +204,7 @@ def fit(
         "data": {
             **{name: _name(data) for name, data in sets.items()},
             "checked": checked,
+            "add_reviewed": _folders(add_reviewed),
             "n_trusted": n_trusted,
             "n_noisy": n_noisy,
             "pairs": pairs,
@@ -235,6 +239,10 @@ def _name(data: Any) -> str | None:  # noqa: ANN401
     if data is None or isinstance(data, str | Path):
         return str(data) if data else None
     return object_name(data)
+
+
+def _folders(runs: str | Path | Sequence[str | Path]) -> tuple[str, ...] | None:
+    return tuple(map(str, (runs,) if isinstance(runs, str | Path) else runs)) or None
 
 
 def _columns(names: str | Sequence[str]) -> tuple[str, ...] | None:

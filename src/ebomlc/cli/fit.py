@@ -56,6 +56,12 @@ def fit(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     trusted: Annotated[str | None, typer.Option(help=TRUSTED_HELP)] = None,
     checked: Annotated[str | None, typer.Option(help=CHECKED_HELP)] = None,
+    add_reviewed: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run folder on the same set: rows decided on with `ebomlc review` are trusted too; repeat it."
+        ),
+    ] = None,
     n_trusted: Annotated[
         int | None, typer.Option(help="Instead of --trusted: draw this many rows whose right label is known.")
     ] = None,
@@ -148,6 +154,7 @@ def fit(
             noisy,
             trusted=trusted,
             checked=checked,
+            add_reviewed=add_reviewed or (),
             n_trusted=n_trusted,
             n_noisy=n_noisy,
             pairs=pairs,
