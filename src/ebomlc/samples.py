@@ -93,7 +93,8 @@ def open_samples(run: Path, *, images: Sequence[Path] = (), pool: Pool | None = 
     images : sequence of Path
         Folders that images may lie in, beside the folder that was given as the set or holds its table.
     pool : Pool, optional
-        The rows themselves, which a run has while it is made: those that came from Python are nowhere else.
+        The rows themselves, which a run has while it is made: those that came from Python are nowhere else, and those
+        of a built-in set need not be read again.
 
     Raises
     ------
@@ -118,8 +119,10 @@ def _roles(run: Path) -> Mapping[str, Role]:
 def _open(
     name: str, config: DataConfig, roles: Mapping[str, Role], roots: tuple[Path, ...], pool: Pool | None
 ) -> Shelf:
+    if pool is not None and (name.startswith("(") or is_built_in(name)):
+        return _InMemory(pool, is_digits=name == "digits")
     if name.startswith("("):
-        return _Closed(name) if pool is None else _InMemory(pool)
+        return _Closed(name)
     if is_built_in(name):
         return _BuiltIn(name, Path(config.data_dir) if config.data_dir else None)
     path = Path(name)
@@ -188,13 +191,14 @@ def _from_pixels(pixels: npt.NDArray[np.uint8], side: int) -> Sample:
 
 @dataclass(frozen=True)
 class _InMemory:
-    """Rows given from Python, while they are there."""
+    """The rows of a run while it is made."""
 
     pool: Pool
+    is_digits: bool
 
     def find(self, row_id: str, side: int) -> Sample | None:
         row = self._rows.get(row_id)
-        return None if row is None else _show_input(self.pool.inputs, row, side)
+        return None if row is None else _show_input(self.pool.inputs, row, side, is_digits=self.is_digits)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -213,30 +217,25 @@ class _BuiltIn:
             sources = self._sources
         except InputError as error:
             return _missing(str(error))
-        for rows, inputs in sources:
-            if row_id in rows:
-                return self._show(inputs, rows[row_id], side)
-        return None
+        found = ((inputs, rows[row_id]) for rows, inputs in sources if row_id in rows)
+        return next((_show_input(*each, side, is_digits=self.name == "digits") for each in found), None)
 
     @cached_property
     def _sources(self) -> list[tuple[dict[str, int], Inputs]]:
         both = read_built_in(self.name, self.data_dir)
         return [(_numbered(source.ids), source.inputs) for source in both if source.inputs is not None]
 
-    def _show(self, inputs: Inputs, row: int, side: int) -> Sample:
-        if self.name != "digits":
-            return _show_input(inputs, row, side)
-        ink = inputs.numbers()[row].reshape(1, DIGITS_SIDE, DIGITS_SIDE)
-        return _from_pixels(np.rint(255 * (1 - ink)).astype(np.uint8), side)
-
 
 def _numbered(ids: Sequence[str] | npt.NDArray[np.object_]) -> dict[str, int]:
     return {name: row for row, name in enumerate(ids)}
 
 
-def _show_input(inputs: Inputs, row: int, side: int) -> Sample:
+def _show_input(inputs: Inputs, row: int, side: int, *, is_digits: bool) -> Sample:
     if inputs.kind == "images":
         return _from_pixels(np.asarray(inputs.values[row]), side)
+    if is_digits:
+        ink = inputs.numbers()[row].reshape(1, DIGITS_SIDE, DIGITS_SIDE)
+        return _from_pixels(np.rint(255 * (1 - ink)).astype(np.uint8), side)
     if inputs.kind == "table":
         return _from_cells(inputs.values.iloc[row], inputs.roles)
     return _missing("an embedding given from Python has nothing to look at")

@@ -15,6 +15,7 @@ from ebomlc.cli.demo import demo
 from ebomlc.cli.export import export
 from ebomlc.cli.fit import fit
 from ebomlc.cli.predict import predict
+from ebomlc.cli.report import report
 from ebomlc.cli.review import review
 from ebomlc.cli.sample import sample
 from ebomlc.errors import InputError, TrainingDivergedError
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="Train a classifier that wrong labels do not hurt, and learn which labels are wrong, from a large noisy set "
     "and a small trusted one.",
 )
-for command in (sample, fit, predict, export, data, review):
+for command in (sample, fit, predict, report, export, data, review):
     app.command(no_args_is_help=True)(command)
 app.command()(demo)
 app.add_typer(bench_app, name="bench")
