@@ -186,6 +186,12 @@ ABLATIONS = (
 )
 """EBOMLC less each ingredient, then sweeps of rho, xi and delta about its defaults."""
 
+PLUS_ABLATIONS = tuple(
+    Contender(" ".join(["plus", *(f"{key}={value}" for key, value in settings.items())]), "plus", settings)
+    for settings in ({}, {"cross_fitted": False}, {"mixup": 0.0}, {"averaging": 0.0})
+)
+"""Our own method, then less each ingredient."""
+
 FORTY = TrainingConfig(epochs=40, precision="float32")
 """Long enough to memorise 12,000 rows."""
 
@@ -225,6 +231,14 @@ SUITES: Mapping[str, Suite] = {
             (_fashion(HARD), _fashion(STRUCTURED)),
             ABLATIONS,
             (0, 1, 2),
+            FORTY,
+        ),
+        Suite(
+            "plus-ablation",
+            "our own method less each of its ingredients, on two cells of desk-fashion",
+            (_fashion(HARD), _fashion(STRUCTURED)),
+            PLUS_ABLATIONS,
+            (0, 1, 2, 3, 4),
             FORTY,
         ),
         Suite(

@@ -14,10 +14,9 @@ is read off a model that has seen the noisy labels, or too few right ones; the o
 cured by what statistics calls cross-fitting (Schick 1986; Chernozhukov et al. 2018): a quantity is never taken from a
 model at rows that the model was trained on.
 
-1. *Warm-up.* Two twins train on one half of the trusted rows each. Each predicts the other's half, which gives the
-   temperature at which their probabilities are honest; at that temperature they predict the noisy rows, of which
-   neither has seen any, and T is the maximum of the likelihood above with p held fixed (`transition_from_predictions`;
-   pairs of right and given label are counted in where trusted rows carry them).
+1. *Warm-up.* Two twins train on the trusted rows for a short while. Neither has seen any noisy label, so their mean
+   probabilities of the noisy rows are independent evidence, and T is the maximum of the likelihood above with p held
+   fixed (`transition_from_predictions`; pairs of right and given label are counted in where trusted rows carry them).
 2. *Cross-fitting.* Each twin has one half of the noisy rows, and all trusted ones. Its targets are the E step by the
    *other* twin's probabilities. What a twin learns by heart thus never comes back to it as a target of the same row.
 3. *Training.* Every noisy row gets its target once, from the twin that has not trained on it, with T estimated again
@@ -33,13 +32,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from torch import Tensor
 
 from ebomlc.bilevel.flat import FlatParameters
@@ -172,33 +169,26 @@ class Twins:
     def __init__(self, setup: Setup, horizon: float) -> None:
         self.setup, self.horizon = setup, horizon
         self.networks: tuple[AveragedLearner, ...] = ()
-        self.folds: Tensor = torch.zeros(0, dtype=torch.int64)
 
-    def begin(self, trusted: Batch) -> None:
-        """Make the networks, and give every class's trusted rows to them in turn."""
+    def begin(self) -> None:
+        """Make the networks."""
         self.networks = tuple(AveragedLearner(self.setup, self.horizon) for _ in range(2))
-        by_class = trusted.right.argsort(stable=True)
-        self.folds = trusted.index.new_zeros(int(trusted.index.max()) + 1)
-        self.folds[trusted.index[by_class]] = torch.arange(len(by_class), device=by_class.device) % 2
 
     def end(self) -> None:
         """Free the networks."""
         self.networks = ()
 
-    def trusted_fold(self, trusted: Batch, fold: int) -> Batch:
-        """The trusted rows of a batch that are one twin's own in the warm-up."""
-        return trusted[self.folds[trusted.index] == fold]
-
     def state_dict(self) -> dict[str, Tensor]:
-        """Both networks, as long as they are there, and whose the trusted rows are."""
+        """Both networks, as long as they are there."""
         states = [(k, network.state_dict()) for k, network in enumerate(self.networks)]
-        return {"folds": self.folds, **{f"{k}.{name}": value for k, state in states for name, value in state.items()}}
+        return {f"{k}.{name}": value for k, state in states for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
         """Take back what `state_dict` gave."""
-        self.folds = state["folds"]
-        is_over = len(state) == 1
-        self.networks = () if is_over else tuple(AveragedLearner(self.setup, self.horizon) for _ in range(2))
+        if not state:
+            self.end()
+            return
+        self.begin()
         for k, network in enumerate(self.networks):
             prefix = f"{k}."
             network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
@@ -229,24 +219,6 @@ def noisy_fold(index: Tensor) -> Tensor:
     """Whose noisy rows at these positions [n] are: 0 or 1 [n], by a hash, so that no order of the rows matters."""
     # Fibonacci hashing: the high bits of the position times 2^32 over the golden ratio
     return (index * 2654435769 >> 31) & 1
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in [0.25, 8] at which the logits' probabilities make the labels most likely (Guo et al. 2017).
-
-    Parameters
-    ----------
-    logits : Tensor, shape [n, K]
-        Of rows that the model has not trained on.
-    labels : Tensor of int64, shape [n]
-        Right labels.
-    """
-
-    def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))
-
-    found: Any = minimize_scalar(loss, bounds=(math.log(0.25), math.log(8.0)), method="bounded")
-    return math.exp(float(found.x))
 
 
 def mix_rows(inputs: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
@@ -297,9 +269,10 @@ class Plus:
         warm_up = max(1, round(self.settings.warm_up * context.epochs))
         cross_fitting = max(1, round(self.settings.cross_fitting * context.epochs))
         if context.epoch == 0:
-            self.twins.begin(_joined(context.trusted()))
+            self.twins.begin()
         elif context.epoch == warm_up:
-            self.transition = self._first_transition(context)
+            seen = [(self._agreed(batch.inputs), batch.given) for batch in context.noisy()]
+            self.transition = self._estimate(seen, context)
         elif context.epoch == warm_up + cross_fitting:
             self._fix_targets(context)
             self.twins.end()
@@ -313,15 +286,13 @@ class Plus:
         return self._cross_fit(noisy, trusted, self.transition, context)
 
     def _warm_up(self, trusted: Batch, context: StepContext) -> StepReport:
-        """Each twin on its own trusted rows; sums over a constant, so that ranks of unequal folds average rightly."""
-        losses: list[Tensor] = []
-        for fold, twin in enumerate(self.twins.networks):
-            own = self.twins.trusted_fold(trusted, fold)
-            loss = twin.flat.vector.new_zeros(())
-            if len(own) >= LEAST_ROWS:
-                loss = F.cross_entropy(twin.learner.forward(own.inputs).logits, own.right, reduction="sum")
-            losses.append(loss / (len(trusted) / 2))
-        return _move(self.twins.networks, losses, context)
+        """Each twin on one half of the trusted rows of the step."""
+        twins = self.twins.networks
+        losses = [
+            F.cross_entropy(twin.learner.forward(half.inputs).logits, half.right)
+            for twin, half in zip(twins, halve(trusted), strict=True)
+        ]
+        return _move(twins, losses, context)
 
     def _cross_fit(self, noisy: Batch, trusted: Batch, transition: Tensor, context: StepContext) -> StepReport:
         """Each twin on its own noisy rows, by the other's judgement, and on one half of the trusted rows."""
@@ -350,33 +321,23 @@ class Plus:
         loss = -(targets * logits.log_softmax(1)).sum() / len(targets)
         return _move((self.main,), [loss], context)
 
-    def _first_transition(self, context: EpochContext) -> Tensor:
-        """T from both twins, at the temperature that each one's predictions of the other's trusted rows give."""
-        trusted = _joined(context.trusted())
-        logits = torch.zeros(len(trusted), self.setup.n_classes, device=trusted.inputs.device)
-        owners = self.twins.folds[trusted.index]
-        for fold, twin in enumerate(self.twins.networks):
-            logits[owners != fold] = twin.logits(trusted.inputs[owners != fold]).float()
-        temperature = fit_temperature(logits, trusted.right)
-        seen = [(self._agreed(batch.inputs, temperature), batch.given) for batch in context.noisy()]
-        return self._estimate(seen, trusted)
-
-    def _agreed(self, inputs: Tensor, temperature: float) -> Tensor:
+    def _agreed(self, inputs: Tensor) -> Tensor:
         """Mean of the twins' probabilities [n, K]."""
-        parts = [(twin.logits(inputs) / temperature).softmax(1) for twin in self.twins.networks]
-        return torch.stack(parts).mean(0)
+        return torch.stack([twin.logits(inputs).softmax(1) for twin in self.twins.networks]).mean(0)
 
-    def _estimate(self, seen: list[tuple[Tensor, Tensor]], trusted: Batch) -> Tensor:
+    def _estimate(self, seen: list[tuple[Tensor, Tensor]], context: EpochContext) -> Tensor:
         """T from probabilities and given labels of the noisy rows, and from the trusted rows' pairs."""
         predicted, given = (torch.cat(parts) for parts in zip(*seen, strict=True))
         expected = transition_from_predictions(predicted, given)
-        pairs = count_pairs(trusted.right, trusted.given, self.setup.n_classes)
+        pairs = torch.zeros_like(expected)
+        for batch in context.trusted():
+            pairs += count_pairs(batch.right, batch.given, self.setup.n_classes)
         return transition_from_pairs(pairs, expected).to(self.main.flat.vector)
 
     def _fix_targets(self, context: EpochContext) -> None:
         """Every noisy row's target, by the twin that has not trained on it."""
         seen = [(batch.index, self._unfitted(batch), batch.given) for batch in context.noisy()]
-        self.transition = self._estimate([(p, given) for _, p, given in seen], _joined(context.trusted()))
+        self.transition = self._estimate([(p, given) for _, p, given in seen], context)
         n = 1 + max(int(index.max()) for index, _, _ in seen)
         values = self.targets.values.new_zeros(n, self.setup.n_classes)
         for index, predicted, given in seen:
@@ -413,14 +374,6 @@ def _move(networks: Sequence[AveragedLearner], losses: list[Tensor], context: St
     for network, gradient in zip(networks, reduced, strict=True):
         network.take_step(gradient, context)
     return StepReport(torch.stack(losses).detach().mean())
-
-
-def _joined(batches: Iterator[Batch]) -> Batch:
-    """All batches of a pass as one; for the trusted rows, which are few."""
-    parts = list(batches)
-    return Batch(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "given", "right", "index"))
-    )
 
 
 register(
