@@ -113,7 +113,7 @@ def goals(rows: pd.DataFrame) -> Iterator[str]:
     if OURS in shares:
         others = shares.drop([OURS, "oracle"])
         yield (
-            f"In the mean over the cells it goes {100 * shares[OURS]:.0f} % of the way from `trusted-only` to `oracle`; "
+            f"In the mean over cells it goes {100 * shares[OURS]:.0f} % of the way from `trusted-only` to `oracle`; "
             f"the best other method, `{others.idxmax()}`, {100 * others.max():.0f} %."
         )
 
