@@ -78,6 +78,11 @@ def test_interval_is_drawn_on_its_scale():
     assert [each.get("d") for each in root] == ["M0 5H100", "M25.00 5H75.00", "M50.00 0V10"]
 
 
+def test_epochs_are_whole():
+    ticks = [each.text for each in of_class(plot(Line("a", [(1, 0.0), (10, 1.0)]), is_share=True), "tick")]
+    assert ticks[5:] == ["3", "6", "9"]
+
+
 def test_map_has_a_square_for_each_pair_that_occurs():
     counts = np.zeros((100, 100), np.int64)
     counts[np.arange(100), np.arange(100)] = 50

@@ -91,6 +91,7 @@ class _Scale:
     start: float
     end: float
     is_share: bool
+    is_whole: bool = False
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -99,6 +100,8 @@ class _Scale:
         if self.is_share:
             return [0, 0.25, 0.5, 0.75, 1]
         step = _round_step((self.high - self.low) / 4)
+        if self.is_whole:
+            step = max(math.ceil(step), 1)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [k * step for k in range(first, last + 1)]
 
@@ -120,7 +123,8 @@ def _scale(values: Sequence[float], start: float, end: float, *, is_share: bool,
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low < 1e-12:
         low, high = low - 0.5, high + 0.5
-    return _Scale(low, high, start, end, is_share=False)
+    is_whole = all(float(value).is_integer() for value in values)
+    return _Scale(low, high, start, end, is_share=False, is_whole=is_whole)
 
 
 def clean(text: str) -> str:

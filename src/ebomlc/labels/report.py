@@ -72,7 +72,7 @@ def render_report(findings: Findings, show: Callable[[str], Sample]) -> str:
         changes=sections.show_changes(findings),
         suspects=suspects,
         n_suspects=n_suspects,
-        is_cut=part(findings, "cuts") is not None,
+        is_cut=(part(findings, "cuts") or {}).get("quality") is not None,
         is_calibrated=part(findings, "calibration") is not None,
         small=SMALL_PICTURE,
         transition=transition,

@@ -215,7 +215,8 @@ def show_cuts(findings: Findings) -> Section:
         rule=cuts["precision"],
         mark=next((_pairs([p], "rows", "precision")[0] for p in points if p["quality"] == cuts["quality"]), None),
     )
-    caption = "Share of wrong labels among the most suspect rows, with its 95% interval; the ring is the cut."
+    ring = "; the ring is the cut" if plot.mark else ""
+    caption = f"Share of wrong labels among the most suspect rows, with its 95% interval{ring}."
     return Section(title, (_cut_sentence(cuts),), (Chart(draw_plot(plot), caption),))
 
 
