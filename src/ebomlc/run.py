@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,11 +17,13 @@ from torch import nn
 
 from ebomlc.config import RunConfig, build, merge_options, read_toml, to_toml
 from ebomlc.data.columns import describe_inputs
+from ebomlc.data.pool import Pool
 from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
 from ebomlc.data.readers import object_name
 from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
-from ebomlc.errors import InputError
+from ebomlc.errors import DataWarning, InputError
+from ebomlc.findings import REPORT, write_report
 from ebomlc.fingerprint import agree, check_asked
 from ebomlc.labels.correct import correct
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
@@ -332,7 +335,16 @@ def _run(
         save_state(folder / MAIN, job.method.model.state_dict())
         save_state(folder / METHOD, job.method.state_dict())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _add_report(out, pool)
     return Run(out, summary, labels)
+
+
+def _add_report(out: Path, pool: Pool) -> None:
+    """Write the page once the run is whole, so that whatever is wrong with it costs no training."""
+    try:
+        write_report(out, pool=pool)
+    except InputError as error:
+        warnings.warn(f"no {REPORT}: {error}", DataWarning, stacklevel=3)
 
 
 def _count(n: int | None, thing: str) -> str:
