@@ -40,7 +40,7 @@ def test_folder_holds_what_the_design_says(run):
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
         "config.toml", "split.npz", "encoder", "metrics.csv", "main.safetensors", "method.safetensors",
-        "labels.parquet", "summary.json",
+        "labels.parquet", "summary.json", "trust.json", "report.html",
     }  # fmt: skip
     assert json.loads((run.folder / "summary.json").read_text()) == run.summary
     assert set(run.summary) >= SUMMARY_KEYS

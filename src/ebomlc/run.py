@@ -25,7 +25,7 @@ from ebomlc.environment import commit, peak_memory_mb, versions
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.findings import REPORT, write_report
 from ebomlc.fingerprint import agree, check_asked
-from ebomlc.labels.correct import correct
+from ebomlc.judgement import judge
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
 from ebomlc.labels.trust import estimate_noise
 from ebomlc.preparation import Given, Job, Say, prepare
@@ -41,6 +41,7 @@ from ebomlc.run_folder import (
     METRICS,
     SPLIT,
     SUMMARY,
+    TRUST,
     UNFINISHED,
     check_folder,
     is_finished,
@@ -105,6 +106,8 @@ def fit(
     model: str | nn.Module | None = None,
     head: str | None = None,
     balance: bool | None = None,
+    precision: float | None = None,
+    folds: int | None = None,
     epochs: int | None = None,
     device: str | None = None,
     seed: int | None = None,
@@ -170,6 +173,10 @@ def fit(
         Name of your network's last linear layer, where it is not the one that runs last.
     balance : bool, optional
         Count every class alike.
+    precision : float, optional
+        Share of the labels called wrong that shall be wrong indeed.
+    folds : int, optional
+        Short trainings that are each not shown a part of the checked rows, which calibrate the output; 0 for none.
     epochs, seed : int, optional
         Passes over the noisy set; seed of everything drawn.
     device : str, optional
@@ -228,6 +235,7 @@ def fit(
         "method": {"name": method, "settings": settings},
         "model": {"name": model if isinstance(model, str) else None, "head": head},
         "training": {"epochs": epochs, "device": device, "balance": balance},
+        "trust": {"precision": precision, "folds": folds},
         "seed": seed,
     }
     given = Given(
@@ -320,18 +328,21 @@ def _run(
                 quiet=say is None,
             )
             chosen, last = _predictions(job, training)
-            pool = job.pool
-            labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
+            judged = judge(job, say)
+        pool, labels = job.pool, judged.labels
         truth = np.array(pool.class_names, dtype=object)[pool.truth[pool.scored]]
         summary = {
             **_describe(job, training),
             **_test_scores(job, chosen, last),
             **label_accuracies(labels, pool.scored, truth),
+            "trust": judged.verdict.to_summary(),
             "seconds": round(training.earlier_seconds + time.monotonic() - started, 2),
             "peak_memory_mb": peak_memory_mb(),
             "classes": _class_figures(job, labels, chosen),
         }
         labels.to_frame().to_parquet(folder / LABELS, index=False)
+        trust = json.dumps(judged.verdict.to_dict(), indent=2, allow_nan=False)
+        (folder / TRUST).write_text(trust + "\n", encoding="utf-8")
         save_state(folder / MAIN, job.method.model.state_dict())
         save_state(folder / METHOD, job.method.state_dict())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -108,7 +108,10 @@ def test_what_is_not_known_is_none(ignorant):
     assert [key for key, part in found.items() if part is None] == [
         "calibration", "noise", "transition", "cuts", "learning_curve",
     ]  # fmt: skip
-    assert found["sentences"] == ["confidences are not calibrated: no trusted row carries the label it was given"]
+    assert found["sentences"] == [
+        "suggested another label for 120 of 1,397 noisy rows",
+        "confidences are not calibrated: no trusted row carries the label it was given",
+    ]
     assert ignorant.to_summary()["target"] is None
 
 
@@ -123,12 +126,12 @@ def test_a_class_without_pairs_has_no_estimate(verdict):
 
 
 def test_sentences_say_the_figures(verdict):
-    noise, calibration, cut, curve = verdict.sentences()
+    cut, noise, calibration, curve = verdict.sentences()
     assert f"{verdict.noise.interval.estimate:.1%}" in noise
     assert "250 checked rows" in noise
     assert "picked at random" not in noise
     assert f"off by {100 * verdict.calibration.after.calibration_error:.1f} points" in calibration
-    assert cut.startswith("120 of 1,397 unchecked labels are called wrong")
+    assert cut.startswith("120 of 1,397 labels of noisy rows are called wrong")
     assert "500 might bring" in curve
-    beyond_reach = replace(verdict, cuts=replace(verdict.cuts, chosen=None)).sentences()[2]
+    beyond_reach = replace(verdict, cuts=replace(verdict.cuts, chosen=None)).sentences()[0]
     assert "no cut is sure" in beyond_reach

@@ -117,7 +117,7 @@ class Verdict:
         }
 
     def to_summary(self) -> dict[str, Any]:
-        """The few figures that ``summary.json`` repeats."""
+        """What ``summary.json`` repeats."""
         noise, calibration, cuts = self._noise(), self.calibration, self.cuts
         return {
             "target": None if calibration is None else calibration.target,
@@ -127,11 +127,12 @@ class Verdict:
             "cut": None if cuts is None or cuts.chosen is None else cuts.chosen.quality,
             "n_issues": self.n_issues,
             "n_review": self.n_review,
+            "sentences": self.sentences(),
         }
 
     def sentences(self) -> list[str]:
         """The findings in plain English, one sentence each."""
-        found = [self._say_noise(), self._say_calibration(), self._say_cut(), self._say_curve()]
+        found = [self._say_cut(), self._say_noise(), self._say_calibration(), self._say_curve()]
         return [sentence for sentence in found if sentence is not None]
 
     def _basis(self) -> dict[str, Any]:
@@ -220,17 +221,17 @@ class Verdict:
             f"alone makes {100 * after.chance_error:.1f}"
         )
 
-    def _say_cut(self) -> str | None:
+    def _say_cut(self) -> str:
         if self.cuts is None:
-            return None
-        rest = f"{self.n_review:,} of {self.n_rest:,} unchecked labels are doubtful and wait for review"
+            return f"suggested another label for {self.n_issues:,} of {self.n_rest:,} noisy rows"
+        rest = f"{self.n_review:,} of {self.n_rest:,} labels of noisy rows are doubtful and wait for review"
         chosen = self.cuts.chosen
         if chosen is None:
             return f"{rest}; no cut is sure to be right for {self.precision:.0%} of its rows: check more to get one"
         share = chosen.precision
         return (
-            f"{self.n_issues:,} of {self.n_rest:,} unchecked labels are called wrong, at least {share.low:.0%} of them "
-            f"rightly ({share.estimate:.0%} of {chosen.n:,} checked rows like them); {self.n_review:,} more are "
+            f"{self.n_issues:,} of {self.n_rest:,} labels of noisy rows are called wrong, at least {share.low:.0%} of "
+            f"them rightly ({share.estimate:.0%} of {chosen.n:,} checked rows like them); {self.n_review:,} more are "
             f"doubtful and wait for review"
         )
 
