@@ -1,0 +1,208 @@
+"""What a training step costs, by method: one process, steps of all methods in turn, medians.
+
+    python benchmarks/step_cost.py                                   # everything; about an hour on one core
+    python benchmarks/step_cost.py --models cnn-tiny --precisions float32 --methods ce,plus
+
+A step has 100 noisy and 100 trusted rows. Every method goes through a training of `--epochs` short epochs, in which its
+phases have the shares that they have in a long one; in each epoch the methods take their steps in turn, so that what
+else the machine does hits all alike. A method's cost is the mean over its epochs of the median step there. `rows once`
+is plain training that sees each row once: 100 noisy rows and the share of a trusted set of 1,000 that comes to a step
+with 12,000 noisy rows.
+
+Columns: `ms`, `ratio` to ce on the same images, `once` the ratio to rows once, `passes` counted (METHOD.md section 2),
+and `memory`, what a process of its own needs for the method's steps above what it had before, as a ratio to ce's.
+Precisions: bfloat16 and float32 in channels_last, nchw is float32 in the layout that published code has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from ebomlc.bench.suite import IMAGE_PASSES
+from ebomlc.bilevel import SGD
+from ebomlc.config import ModelConfig
+from ebomlc.environment import commit
+from ebomlc.methods import METHODS, EpochContext, Method, Setup, StepContext, find_method
+from ebomlc.models import InputShape, MainModel, build_model
+from ebomlc.records import NO_LABEL, Batch
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "results" / "step_cost.csv"
+N_NOISY, N_TRUSTED, N_CLASSES = 100, 100, 10
+ONCE = "rows once"
+ONCE_TRUSTED = round(N_NOISY * 1000 / 12_000)
+SHAPES = {"cnn-tiny": (1, 28, 28), "cnn": (1, 28, 28), "resnet20": (3, 32, 32), "resnet32": (3, 32, 32)}
+PRECISIONS = ("float32", "bfloat16", "nchw")
+
+
+@dataclass
+class Timed:
+    """A method on its way through a training, and what its steps took, by epoch."""
+
+    name: str
+    method: Method
+    n_trusted: int
+    seconds: list[list[float]] = field(default_factory=list)
+
+    def cost(self) -> float:
+        """Milliseconds a step."""
+        return 1000 * sum(median(steps) for steps in self.seconds) / len(self.seconds)
+
+
+def draw(model: str, n: int, generator: torch.Generator, *, trusted: bool) -> Batch:
+    labels = torch.randint(N_CLASSES, (n,), generator=generator)
+    missing = torch.full((n,), NO_LABEL)
+    images = torch.randint(256, (n, *SHAPES[model]), dtype=torch.uint8, generator=generator)
+    return Batch(images, missing if trusted else labels, labels if trusted else missing, torch.arange(n))
+
+
+def make_setup(model: str, precision: str) -> Setup:
+    channels = SHAPES[model][0]
+    shape = InputShape(SHAPES[model], (0.5,) * channels, (0.25,) * channels)
+
+    def make_model() -> MainModel:
+        made = build_model(ModelConfig(name=model), shape, N_CLASSES)
+        return made if precision == "nchw" else made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def bfloat16() -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    return Setup(make_model, N_CLASSES, SGD(weight_decay=5e-4), bfloat16 if precision == "bfloat16" else nullcontext)
+
+
+def create(name: str, setup: Setup) -> Method:
+    entry = find_method("ce" if name == ONCE else name)
+    return entry.create(entry.parse_settings({}), setup)
+
+
+def passes_over(batch: Batch) -> Callable[[], Iterator[Batch]]:
+    return lambda: iter([batch])
+
+
+def train(timed: list[Timed], model: str, epochs: int, steps: int) -> None:
+    """All methods through the same epochs, a step of each in turn."""
+    generator = torch.Generator().manual_seed(0)
+    noisy, trusted = (draw(model, n, generator, trusted=t) for n, t in ((N_NOISY, False), (N_TRUSTED, True)))
+    for epoch in range(epochs):
+        for one in timed:
+            one.method.begin_epoch(EpochContext(epoch, epochs, passes_over(noisy), passes_over(trusted)))
+            one.method.model.train()
+            one.seconds.append([])
+        for step in range(steps):
+            for one in timed:
+                truth = noisy.given if METHODS.get(one.name, METHODS["ce"]).needs_truth else noisy.right
+                rows = Batch(noisy.inputs, noisy.given, truth, noisy.index)
+                started = time.perf_counter()
+                one.method.step(
+                    rows, trusted[: one.n_trusted], StepContext(0.01, (epoch * steps + step) / epochs / steps)
+                )
+                one.seconds[-1].append(time.perf_counter() - started)
+
+
+def resident_mb(entry: str) -> float:
+    """``VmRSS``, what this process holds, or ``VmHWM``, the most it held since the peak was reset."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{entry}:")) / 1024
+
+
+def memory_of(name: str, model: str, precision: str) -> None:
+    """Print how much a few steps of one method need above what is there before; for a process of its own, on Linux."""
+    setup = make_setup(model, precision)
+    train([Timed("ce", create("ce", setup), 4)], model, epochs=1, steps=1)  # libraries are loaded by now
+    one = Timed(name, create(name, setup), N_TRUSTED)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_mb("VmRSS")
+    train([one], model, epochs=4, steps=1)
+    print(resident_mb("VmHWM") - before)
+
+
+def memory(name: str, model: str, precision: str) -> float:
+    command = [sys.executable, __file__, "--memory-of", name, "--models", model, "--precisions", precision]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+
+def measure(names: list[str], model: str, precision: str, epochs: int, steps: int) -> list[dict[str, Any]]:
+    setup = make_setup(model, precision)
+    torch.manual_seed(0)
+    train([Timed(name, create(name, setup), N_TRUSTED) for name in ("ce",)], model, 2, 3)  # warm-up of the libraries
+    timed = [Timed(name, create(name, setup), ONCE_TRUSTED if name == ONCE else N_TRUSTED) for name in names]
+    train(timed, model, epochs, steps)
+    costs = {one.name: one.cost() for one in timed}
+    peaks = {name: memory(name, model, precision) for name in names if name != ONCE}
+    return [
+        {
+            "model": model,
+            "precision": precision,
+            "method": name,
+            "ms": round(costs[name], 2),
+            "ratio": round(costs[name] / costs["ce"], 3),
+            "once": round(costs[name] / costs[ONCE], 3),
+            "passes": 108 if name == ONCE else IMAGE_PASSES.get(name),
+            "memory": None if name == ONCE else round(peaks[name] / peaks["ce"], 2),
+            "commit": commit(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "load": round(os.getloadavg()[0], 1),
+        }
+        for name in names
+    ]
+
+
+def append(rows: list[dict[str, Any]], path: Path) -> None:
+    is_new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="cnn-tiny,resnet20,resnet32")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--epochs", type=int, default=13, help="a method's phases are shares of them")
+    parser.add_argument("--steps", type=int, default=3, help="of each method an epoch")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROWS)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        memory_of(arguments.memory_of, arguments.models, arguments.precisions)
+        return
+    names = list(dict.fromkeys(["ce", ONCE, *arguments.methods.split(",")]))
+    for model in arguments.models.split(","):
+        for precision in arguments.precisions.split(","):
+            rows = measure(names, model, precision, arguments.epochs, arguments.steps)
+            append(rows, arguments.out)
+            print(f"{model}, {precision}")
+            for row in sorted(rows, key=lambda row: row["ms"]):
+                print(
+                    "  {method:16} {ms:8.1f} ms  {ratio:5.2f}  once {once:5.2f}  memory {memory}".format(**row),
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
