@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -200,9 +200,15 @@ def _commit(out: Path) -> None:
 def _settle(out: Path) -> None:
     """Move what is left of a run that is whole to its place; whatever was done of it before, it is done now."""
     whole = out / WHOLE
-    if not whole.is_dir():
-        return
-    names = json.loads((whole / MOVED).read_text(encoding="utf-8"))
+    if (whole / MOVED).is_file():
+        _move(whole, out, json.loads((whole / MOVED).read_text(encoding="utf-8")))
+        sync(out)
+    if whole.is_dir():
+        shutil.rmtree(whole)
+
+
+def _move(whole: Path, out: Path, names: Sequence[str]) -> None:
+    """Bring files to their places, of which some may be there already."""
     # the summary goes first and comes last: with one, a folder is a run
     if (whole / SUMMARY).exists():
         (out / SUMMARY).unlink(missing_ok=True)
@@ -212,8 +218,6 @@ def _settle(out: Path) -> None:
         if (whole / name).exists():
             _remove(out / name)
             (whole / name).replace(out / name)
-    sync(out)
-    shutil.rmtree(whole)
 
 
 def _remove(path: Path) -> None:
