@@ -121,7 +121,7 @@ def test_without_given_labels_only_the_prediction_is_calibrated():
     assert (labels.is_label_issue == own.is_label_issue).all()
     assert (labels.predicted_label == own.predicted_label).all()
     assert not np.allclose(labels.predicted_confidence, own.predicted_confidence)
-    assert any("0 random trusted rows carry the label they were given" in line for line in verdict.sentences())
+    assert any("0 trusted rows say what a label was before the check" in line for line in verdict.sentences())
 
 
 def test_with_few_pairs_nothing_is_calibrated_and_that_is_said():
@@ -129,7 +129,7 @@ def test_with_few_pairs_nothing_is_calibrated_and_that_is_said():
     judged, own = judge(job), own_labels(job)
     assert judged.verdict.calibration is None
     assert judged.labels.to_frame().equals(own.to_frame())
-    assert any("40 random trusted rows" in line and "50 are needed" in line for line in judged.verdict.sentences())
+    assert any("40 trusted rows" in line and "50 are needed" in line for line in judged.verdict.sentences())
 
 
 def test_suspects_never_enter(job):

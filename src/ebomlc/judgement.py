@@ -111,7 +111,7 @@ def _choose_folds(job: Job, pairs: CheckedPairs) -> tuple[int, str]:
     if wanted == 0:
         return 0, "--folds is 0"
     if len(pairs) < ENOUGH_PAIRS:
-        return 0, f"{len(pairs):,} random trusted rows carry the label they were given, and {ENOUGH_PAIRS} are needed"
+        return 0, f"{len(pairs):,} trusted rows say what a label was before the check, and {ENOUGH_PAIRS} are needed"
     if find_method(job.config.method.name).needs_truth:
         return 0, f"method {job.config.method.name!r} is shown every right label"
     if wanted is None and job.encoded.ndim != 2:

@@ -79,14 +79,17 @@ def assisted_share(
     -------
     Interval
         With 95 % confidence by Student's law, of the share among exactly these n + m rows. Guesses count by the factor
-        in [0, 1] that makes the errors on the checked rows vary least, so that worthless ones do no harm.
+        in [0, 1] that makes the errors on the checked rows vary least, so that worthless ones do no harm. Its width is
+        as if two more rows had come as a full surprise, one either way (after Agresti and Coull 1998): where guesses
+        hardly ever fail, a few hundred rows may show none of the failures that there are.
     """
     n, n_all = len(seen), len(seen) + len(expected_of_rest)
     share = weights / weights.sum()
     factor = _best_factor(seen.astype(np.float64), expected, share)
     errors = seen - factor * expected
     correction = float(share @ errors)
-    variance = float(np.square(share * (errors - correction)).sum()) * n / (n - 1) * (1 - n / n_all)
+    spread = float(np.square(share * (errors - correction)).sum()) + 2 / n**2
+    variance = spread * n / (n - 1) * (1 - n / n_all)
     estimate = factor * float(expected.sum() + expected_of_rest.sum()) / n_all + correction
     half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * variance**0.5
     low, middle, high = np.clip([estimate - half, estimate, estimate + half], 0, 1).tolist()
