@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ebomlc.cli.main import main
 from ebomlc.data.splits import split_hash
 from ebomlc.records import Split
+from ebomlc.training.trackers import CsvTracker
 from ebomlc.version import __version__
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -438,3 +440,35 @@ def test_help_names_every_option(ebomlc, monkeypatch):
 
 def test_the_version_is_the_packages(ebomlc):
     assert ebomlc("--version")[:2] == (0, f"ebomlc {__version__}\n")
+
+
+# --- broken off and continued -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_can_be_continued(ebomlc, monkeypatch, number, code):
+    before = signal.getsignal(signal.SIGTERM)
+    options = ("--epochs", "3", "--method", "ce", "--resume")
+    log = CsvTracker.log
+
+    def told(self, row):
+        log(self, row)
+        if row["epoch"] == 2:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvTracker, "log", told)
+        left, _, complaints = ebomlc(*fit_own(*options))
+    assert left == code
+    assert "--resume goes on from here" in complaints
+    left, _, complaints = ebomlc(*fit_own("--epochs", "3", "--method", "ce"))
+    assert left == 2
+    assert "run holds a run that was not finished" in complaints
+    assert "--resume" in complaints
+    assert ebomlc(*fit_own(*options))[0] == 0
+    assert len(json.loads(Path("run/summary.json").read_text())["resumed_at"]) == 1
+    assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [1, 2, 3]
+    left, printed, _ = ebomlc(*fit_own(*options))
+    assert left == 0
+    assert "it is left as it is" in printed
+    signal.signal(signal.SIGTERM, before)
