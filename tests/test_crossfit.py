@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,16 +39,22 @@ def crossed(job, pairs):
     return cross_fit(job, pairs, 3)
 
 
-def test_rows_that_are_left_out_are_noisy_ones_with_the_label_they_were_given(job, pairs, monkeypatch):
-    seen = {}
+@pytest.fixture
+def seen(monkeypatch):
+    """What the last training was given."""
+    given_to = {}
+    fit = engine.fit
 
-    def spy(method, loader, heldout, config, *_, **__):
-        seen.update(noisy=loader.noisy[slice(None)], trusted=loader.trusted[slice(None)], heldout=heldout)
-        seen["epochs"] = config.epochs
-        return engine_fit(method, loader, heldout, config, *_, **__)
+    def spy(method, loader, heldout, config, *rest, **options):
+        given_to.update(noisy=loader.noisy[slice(None)], trusted=loader.trusted[slice(None)], heldout=heldout)
+        given_to["epochs"] = config.epochs
+        return fit(method, loader, heldout, config, *rest, **options)
 
-    engine_fit = engine.fit
     monkeypatch.setattr(room.engine, "fit", spy)
+    return given_to
+
+
+def test_rows_that_are_left_out_are_noisy_ones_with_the_label_they_were_given(job, pairs, seen):
     left_out = pairs.rows[:40]
     train_member(job, left_out, "some")
     noisy, trusted = seen["noisy"], seen["trusted"]
@@ -57,6 +65,16 @@ def test_rows_that_are_left_out_are_noisy_ones_with_the_label_they_were_given(jo
     assert (noisy.given.numpy() == job.pool.given[noisy.index.numpy()]).all()
     assert len(seen["heldout"]) == 0, "rows that are watched otherwise train as well"
     assert seen["epochs"] == 3
+
+
+def test_suspects_train_without_the_label_they_were_given(job, pairs, seen):
+    provenance = job.pool.provenance.copy()
+    provenance[pairs.rows[50:70]] = "suspect"
+    train_member(replace(job, pool=replace(job.pool, provenance=provenance)), pairs.rows[:40], "some")
+    trusted = seen["trusted"]
+    is_suspect = np.isin(trusted.index.numpy(), pairs.rows[50:70])
+    assert is_suspect.sum() == 20
+    assert (trusted.given.numpy() == NO_LABEL).tolist() == is_suspect.tolist()
 
 
 def test_nothing_said_of_a_row_depends_on_its_own_check(job, pairs):

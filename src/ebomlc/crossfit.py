@@ -20,7 +20,7 @@ from ebomlc.labels.learning_curve import CurveTrial
 from ebomlc.labels.noise_rate import Assessment
 from ebomlc.labels.pairs import CheckedPairs
 from ebomlc.methods import Method, find_method
-from ebomlc.preparation import Job
+from ebomlc.preparation import Job, telling_labels
 from ebomlc.records import NO_LABEL, FloatArray, IntArray
 from ebomlc.seeding import child_seed
 from ebomlc.training import engine
@@ -81,13 +81,14 @@ def train_member(job: Job, left_out: IntArray, name: str) -> Member:
 
 
 def _make_loader(job: Job, right: IntArray, trusted: IntArray) -> PairedLoader:
-    pool, loader, training = job.pool, job.loader, job.config.training
+    loader, training = job.loader, job.config.training
+    given = telling_labels(job.pool)
 
     def rows(positions: IntArray) -> StoredRows:
-        return StoredRows(job.encoded, pool.given, right, positions, loader.device)
+        return StoredRows(job.encoded, given, right, positions, loader.device)
 
     return PairedLoader(
-        rows(np.flatnonzero((right == NO_LABEL) & (pool.given != NO_LABEL))),
+        rows(np.flatnonzero(right == NO_LABEL)),
         rows(trusted),
         batch_size=training.batch_size,
         trusted_batch_size=training.trusted_batch_size,
