@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,8 +36,8 @@ from ebomlc.data.preprocessing import Preprocessing, load_preprocessing, save_pr
 from ebomlc.data.readers import Source, check_vectors, object_name
 from ebomlc.data.tables import shorten, table_from_frame
 from ebomlc.errors import DataWarning, InputError, unknown_name
+from ebomlc.judgement import judge
 from ebomlc.labels.correct import correct
-from ebomlc.labels.trust import estimate_noise
 from ebomlc.methods import Method, Setup, find_method
 from ebomlc.prediction import Classifier, build_stored
 from ebomlc.preparation import Given, Job, prepare
@@ -92,8 +92,11 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         Count every class alike.
     device : {"auto", "cpu", "cuda"}
         Where to compute.
-    precision : {"auto", "float32", "bfloat16"}
-        Of the training steps.
+    precision : float in [0.5, 1)
+        Share of the labels called wrong in `labels_` that shall be wrong indeed.
+    folds : int, optional
+        Short trainings that are each not shown a part of the checked rows, to calibrate `labels_` on these, which takes
+        two to three times as long; with 0 there are none, which is all a search for parameters needs.
     random_state : int, RandomState or None
         Seed of everything drawn; None draws one from numpy's global generator.
 
@@ -102,10 +105,12 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
     classes_ : array, shape [K]
         Every label that occurs among given and checked ones, sorted.
     labels_ : DataFrame
-        The label table of the rows of `X` that `fit` was given, as from `correct`; a checked row keeps its label.
-    noise_estimate_ : dict or None
-        Share of wrong labels by the checked rows, if they were picked at random: ``estimate``, between ``low`` and
-        ``high`` with 95 % confidence, from ``n`` rows. None where no checked row has a given label.
+        The label table of the rows of `X` that `fit` was given, in the form that `correct` describes; a checked row
+        keeps its label. Where enough checked rows carry a given label, suggestions and confidences are calibrated on
+        them.
+    trust_ : dict or None
+        How far to trust `labels_`: what ``trust.json`` of a run holds, such as ``sentences`` in plain English, the
+        share of wrong labels (``noise``) and the ``calibration``. None without any checked row.
     config_ : RunConfig
         Everything that was decided.
     n_features_in_, feature_names_in_
@@ -127,7 +132,8 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         epochs: int | None = None,
         balance: bool | None = None,
         device: str = "auto",
-        precision: str = "auto",
+        precision: float = 0.9,
+        folds: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.method = method
@@ -139,6 +145,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         self.balance = balance
         self.device = device
         self.precision = precision
+        self.folds = folds
         self.random_state = random_state
 
     def fit(
@@ -191,12 +198,15 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
             warnings.warn(_untrusted(self.method), DataWarning, stacklevel=2)
         with _ONE_AT_A_TIME, torch.random.fork_rng():
             job = prepare(config, Given(sources, self._module), None)
-            table = _train(job, has_trusted=labels.any_trusted)
+            with suitable_threads(job.method.model):
+                _train(job)
+                judgement = judge(job) if labels.any_trusted else None
+                table = _learnt_labels(job) if judgement is None else judgement.labels
         self.classes_, self.config_ = labels.classes, job.config
         self._stored = Preprocessing(job.encoder, inputs.take(np.arange(0)), job.pool.class_names)
         self._method = job.method
         self.labels_ = self._to_frame(table, _index(X, y, len(inputs)))
-        self.noise_estimate_ = _describe_noise(job)
+        self.trust_ = None if judgement is None else judgement.verdict.to_dict()
         return self
 
     @property
@@ -222,12 +232,8 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
             "encoder": {"name": self.encoder},
             "model": {"name": self.model if self._module is None else "auto", "head": self.head},
             "method": {"name": self.method, "settings": settings} if has_trusted else {"name": "ce"},
-            "training": {
-                "epochs": self.epochs,
-                "balance": self.balance,
-                "device": self.device,
-                "precision": self.precision,
-            },
+            "training": {"epochs": self.epochs, "balance": self.balance, "device": self.device},
+            "trust": {"precision": self.precision, "folds": self.folds},
             "seed": seed,
         }
         return build(RunConfig, _plain(options), "LabelCorrector")
@@ -263,7 +269,8 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         -------
         DataFrame
             A row for each of `X`, with its index or else that of `y`, and the columns of `ebomlc.records.LabelTable`,
-            ``id`` being the index as str.
+            ``id`` being the index as str. Suggestions and confidences are the method's own; of the rows of `fit`,
+            `labels_` may know better.
 
         Raises
         ------
@@ -272,17 +279,18 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         encoder, names = self._stored.encoder, self._stored.class_names
-        inputs, given = self._read_inputs(X, like=self._stored.like), _read_given(y)
-        check_consistent_length(inputs, given)
-        labels = _read_labels(given, None, y_trusted, None)
-        unknown = [name for name in _names(labels.classes) if name not in names]
+        inputs = self._read_inputs(X, like=self._stored.like)
+        given = _names(_in_type_of(self.classes_, _read_given(y), "y"))
+        checked = _read_partial(y_trusted, self.classes_, "y_trusted")
+        right = np.full(len(given), None, dtype=object) if checked is None else checked.names()
+        check_consistent_length(inputs, given, right)
+        unknown = {*given, *right} - {None, *names}
         if unknown:
-            raise unknown_name("label", unknown[0], names)
+            raise unknown_name("label", min(unknown), names)
         rows = _index(X, y, len(inputs))
-        right = np.full(len(rows), NO_LABEL) if labels.checked is None else to_index(labels.checked, names)
         with suitable_threads(self._method.model):
             lazy = LazyEncoded(encoder, inputs)
-            table = correct(self._method, lazy, to_index(labels.given, names), right, _names(rows), names)
+            table = correct(self._method, lazy, to_index(given, names), to_index(right, names), _names(rows), names)
         return self._to_frame(table, rows)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, y_trusted: Any = None) -> float:
@@ -305,9 +313,11 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         InputError
             Where `y_trusted` has only gaps.
         """
-        right = _read_partial(y_trusted, _read_given(y), "y_trusted")
+        check_is_fitted(self)
+        right = _read_partial(y_trusted, self.classes_, "y_trusted")
         if right is None:
             return float(super().score(X, y, sample_weight))
+        check_consistent_length(y, right.there)
         if not right.there.any():
             raise InputError("y_trusted: nobody looked at any of these rows, so nothing can be scored; use fewer folds")
         weight = None if sample_weight is None else np.asarray(sample_weight)[right.there]
@@ -391,7 +401,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
             "config": to_dict(self.config_),
             "classes": {"dtype": self.classes_.dtype.str, "values": self.classes_},
             "seen": {name: getattr(self, name) for name in SEEN if hasattr(self, name)},
-            "noise_estimate": self.noise_estimate_,
+            "trust": self.trust_,
         }
         return _plain(content)
 
@@ -437,7 +447,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         loaded.classes_ = np.array(content["classes"]["values"], np.dtype(content["classes"]["dtype"]))
         for name, value in content["seen"].items():
             setattr(loaded, name, value if isinstance(value, int) else np.array(value, dtype=object))
-        loaded.noise_estimate_ = content["noise_estimate"]
+        loaded.trust_ = content["trust"]
         loaded.labels_ = pd.read_parquet(folder / LABELS)
         loaded._components = _load_components(folder / COMPONENTS)
         loaded._stored = load_preprocessing(folder / ENCODER)
@@ -505,24 +515,18 @@ def _source(
     )
 
 
-def _train(job: Job, *, has_trusted: bool) -> LabelTable:
-    """Train the job's method; the labels of all its rows."""
-    pool = job.pool
-    with suitable_threads(job.method.model):
-        training = engine.fit(job.method, job.loader, job.heldout, job.config.training, NullTracker(), quiet=True)
-        engine.restore(job.method, training.chosen)
-        right = pool.right if has_trusted else np.full_like(pool.right, NO_LABEL)
-        given = pool.given if has_trusted else np.where(pool.given == NO_LABEL, pool.right, pool.given)
-        table = correct(job.method, job.encoded, given, right, pool.ids, pool.class_names)
+def _train(job: Job) -> None:
+    training = engine.fit(job.method, job.loader, job.heldout, job.config.training, NullTracker(), quiet=True)
+    engine.restore(job.method, training.chosen)
     if training.divergence is not None:
         warnings.warn(f"{training.divergence}; epoch {training.chosen.epoch} was kept", DataWarning, stacklevel=3)
-    return table
 
 
-def _describe_noise(job: Job) -> dict[str, Any] | None:
+def _learnt_labels(job: Job) -> LabelTable:
+    """The labels of a job whose rows pass for trusted ones, though nobody checked them."""
     pool = job.pool
-    found = estimate_noise(pool.given, pool.right, pool.provenance, pool.weights, pool.stratum_sizes)
-    return None if found is None else {"n": found.n, **asdict(found.interval)}
+    given = np.where(pool.given == NO_LABEL, pool.right, pool.given)
+    return correct(job.method, job.encoded, given, np.full_like(given, NO_LABEL), pool.ids, pool.class_names)
 
 
 def _plain(value: Any) -> Any:
@@ -619,23 +623,26 @@ def _check_together(given: Array, X_trusted: Any, y_trusted: Any, given_trusted:
         )
 
 
-def _read_partial(labels: Any, given: Array, name: str) -> _Partial | None:
-    """Labels with gaps, in the type of the given ones."""
+def _read_partial(labels: Any, like: Array, name: str) -> _Partial | None:
+    """Labels with gaps, in the type of others; -1 is a gap unless it is among those."""
     if labels is None:
         return None
     cells = np.asarray(labels, dtype=object).reshape(-1)
     there = ~np.asarray(pd.isna(cells), dtype=bool)
-    if NO_CHECK not in given:
+    if NO_CHECK not in like:
         there[there] = [cell != NO_CHECK for cell in cells[there]]
-    if not there.any():
-        return _Partial(given[:0], there)
-    values = np.array(cells[there].tolist())
-    is_number = values.dtype.kind in "biuf"
-    alike = is_number == (given.dtype.kind in "biuf")
-    plain = values.astype(given.dtype) if alike and is_number else values  # gaps make floats of whole numbers
-    if not alike or (plain != values).any():
-        raise InputError(f"{name} holds {_first(values)}, y holds {_first(given)}: give labels of one type")
-    return _Partial(plain, there)
+    values = np.array(cells[there].tolist()) if there.any() else like[:0]
+    return _Partial(_in_type_of(like, values, name), there)
+
+
+def _in_type_of(like: Array, labels: Array, name: str) -> Array:
+    """Labels in the type of others: gaps make floats of whole numbers, and numbers are no words."""
+    is_number = labels.dtype.kind in "biuf"
+    alike = not len(labels) or is_number == (like.dtype.kind in "biuf")
+    plain = labels.astype(like.dtype) if alike and is_number else labels
+    if not alike or (plain != labels).any():
+        raise InputError(f"{name} holds {_first(labels)}, other labels are {_first(like)}: give labels of one type")
+    return plain
 
 
 def _first(labels: Array) -> str:
