@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow bench lint types layers fast format clean
+.PHONY: demo test slow torture bench lint types layers fast format clean
 
 demo: $(READY)
 	$(BIN)/ebomlc demo --out demo --overwrite
@@ -21,10 +21,13 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 fast: $(READY)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not torture"
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+torture: $(READY)
+	$(BIN)/pytest -m torture
 
 bench: $(READY)
 	$(BIN)/python benchmarks/real_data.py

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 
 def review(
     run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
@@ -31,7 +33,7 @@ def review(
     from ebomlc.review.server import serve
 
     name = (reviewer if reviewer is not None else _account()).strip()
-    serve(run, name or "reviewer", typer.echo, host=host, port=port, images=images or (), browser=browser)
+    serve(run, name or "reviewer", echo, host=host, port=port, images=images or (), browser=browser)
 
 
 def _account() -> str:

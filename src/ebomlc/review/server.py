@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HOST, PORT = "127.0.0.1", 8377
+PORTS = range(2**16)
 LONGEST_HEADERS = 16 * 2**10
 MOST_CONNECTIONS, IDLE_SECONDS, LAST_SECONDS = 200, 30, 3
 """Connections at once; how long one may be silent; how long open requests get when the server is stopped."""
@@ -112,7 +113,10 @@ def serve(
         with suppress(KeyboardInterrupt), _opened(address) if browser else nullcontext():
             _run(make_app(desk, keys, run.resolve().name, host=outside), listener)
         counts = desk.counts()
-        say(f"{counts['decided']:,} rows are decided, kept in {run / DECISIONS}; the same command goes on")
+        say(
+            f"{counts['decided']:,} rows are decided, {counts['skipped']:,} skipped; kept in {run / DECISIONS}, and "
+            f"`ebomlc export` takes them along"
+        )
 
 
 def _announce(desk: Desk, outside: str | None, address: str, say: Say) -> None:
@@ -144,16 +148,16 @@ def _opened(address: str) -> Iterator[None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens at an address."""
+    if port not in PORTS:
+        raise InputError(f"port {port}: choose one from 0, which takes any that is free, to {PORTS[-1]}")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OverflowError:
-        raise InputError(f"port {port}: choose one from 0, which takes any that is free, to 65535") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             reason = f"port {port} is in use: is the page open already? choose another --port, or 0 for any free one"
         elif error.errno == errno.EACCES:
-            reason = f"port {port} is not for everybody to use: choose a --port from 1024 to 65535"
+            reason = f"port {port} is not for everybody to use: choose a --port from 1024 to {PORTS[-1]}"
         else:
             reason = f"--host {host} is no address of this machine ({error.strerror}): leave it out for {HOST}"
         raise InputError(reason) from error

@@ -205,6 +205,13 @@ function nextTile() {
   (open ?? $("more")).focus();
 }
 
+/** Place of the first row without a decision, from a row on. */
+function openFrom(card) {
+  const from = Math.max(state.queue.indexOf(card), state.at);
+  const found = state.queue.findIndex((other, place) => place >= from && !other.decision);
+  return found < 0 ? state.queue.length : found;
+}
+
 /** Up and down go to the tile that lies nearest in that direction. */
 function moveOnGrid(key) {
   const tiles = [...$("tiles").children];
@@ -227,6 +234,7 @@ function chooseMode(mode) {
 
 function chooseView(view) {
   if (view === state.view || (view === "grid" && state.mode === "random")) return;
+  if (view === "one") state.at = openFrom(keyed());
   state.view = view;
   remember();
   draw();
