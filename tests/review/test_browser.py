@@ -199,6 +199,25 @@ def test_random_rows_are_walked_in_their_order(chromium, run):
     assert len(exported(run)) == 2
 
 
+def test_a_label_that_is_suggested_too_can_still_be_called_wrong(chromium, photos):
+    run, _ = photos
+    with served(run) as server:
+        page = opened(chromium, server.address)
+        page.keyboard.press("r")
+        page.says("#where", "random row")
+        row, (given, suggested) = page.row_id(), shown_labels(page)
+        while given != suggested:
+            page.keyboard.press("s")
+            page.moves_on(row)
+            row, (given, suggested) = page.row_id(), shown_labels(page)
+        assert page.is_visible("#other")
+        assert not page.is_visible("#accept")
+        (other,) = {"class0", "class1"} - {given}
+        page.click(f"#chips button:has-text('{other}')")
+        page.settled(1)
+    assert exported(run) == {row: other}
+
+
 def test_a_server_that_is_away_loses_nothing(chromium, run):
     with served(run) as server:
         page = opened(chromium, server.address)

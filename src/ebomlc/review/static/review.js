@@ -287,6 +287,7 @@ function drawOne(card) {
   $("suggested-likely").textContent = `${percent(card.confidence)} likely right`;
   $("accept").hidden = agrees;
   $("keep").disabled = card.given === null;
+  $("keep").classList.toggle("accept", agrees);
   $("keep").firstElementChild.textContent = agrees ? "The label is right" : `Keep ${className(card.given)}`;
   $("accept").firstElementChild.textContent = `Accept ${className(card.suggested)}`;
   $("previous").disabled = state.at === 0;
@@ -305,16 +306,15 @@ function drawStanding(card) {
 }
 
 function drawChips(card) {
-  const hasChips = state.classes.length <= MOST_CHIPS && state.classes.length > 2;
-  $("other").hidden = state.classes.length <= 2 && card.given !== null;
   const others = state.classes.map((_, label) => label).filter((label) => label !== card.given && label !== card.suggested);
+  $("other").hidden = others.length === 0;
   const chips = others.map((label) => {
     const key = element("kbd", { textContent: keyOf(label) });
     const chip = element("button", { type: "button" }, className(label), key);
     chip.addEventListener("click", () => decide(card, "other", label));
     return chip;
   });
-  $("chips").replaceChildren(...(hasChips ? chips : []));
+  $("chips").replaceChildren(...(state.classes.length <= MOST_CHIPS ? chips : []));
 }
 
 /** The number that chooses a class: its own name where all are called 0 to 9, else its place. */

@@ -4,6 +4,7 @@ import { ask } from "./server.js";
 
 const KEPT = 48;
 const SMALL = 96; // pixels up to which a picture is shown enlarged, pixel by pixel
+const MIDDLE = 512; // and up to which it is enlarged smoothly
 const SHORT = 160; // letters up to which a text is set in large type
 const CODE = /\n(\t| {2,})\S/;
 
@@ -21,7 +22,8 @@ export function element(name, properties = {}, ...children) {
 function picture(row, side, sample) {
   const image = element("img", { src: `pictures/${row}?side=${side}`, alt: "the row's picture", decoding: "async" });
   [image.width, image.height] = sample.size;
-  if (Math.max(...sample.size) <= SMALL) image.className = "small";
+  const longer = Math.max(...sample.size);
+  if (longer <= MIDDLE) image.className = longer <= SMALL ? "small" : "middle";
   return image;
 }
 
