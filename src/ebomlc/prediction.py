@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 import warnings
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,23 +21,32 @@ from ebomlc.data.columns import Columns
 from ebomlc.data.encoders import Encoder, ImageEncoder, TableEncoder, VectorEncoder
 from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
+from ebomlc.data.parts import Parts, check_parts, is_whole, new_parts
 from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
-from ebomlc.data.readers import Reading, Source, read_source
+from ebomlc.data.readers import Reading, Source, is_built_in, read_source
 from ebomlc.data.sets import respell
 from ebomlc.data.spelling import Spelling, fold_label
+from ebomlc.data.stream import TableStream, open_stream, rows_at_once
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
-from ebomlc.labels.scores import accuracy, balanced_accuracy
 from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
 from ebomlc.preparation import input_shape
+from ebomlc.records import NO_LABEL
 from ebomlc.run_folder import CONFIG, ENCODER, MAIN, SUMMARY
 from ebomlc.training.device import choose_device, place, suitable_threads
 from ebomlc.training.states import load_state
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ENCODING_BATCH, IMAGE_BATCH, PREDICTION_BATCH = 20_000, 1000, 1000
 """Rows and images that are encoded, and rows that go through the model, at once; the last as in training."""
+
+UNKNOWN_KEPT = 100
+"""So many labels that are no class of the run are kept to be named."""
+
+BYTES_MADE = 12
+"""Of a row, for each class: its probability, as it comes from the model, in the array of all and in the table."""
 
 
 @dataclass(frozen=True)
@@ -249,18 +261,120 @@ class Predictions:
         each = pd.DataFrame(self.probabilities, columns=[f"p({name})" for name in self.class_names])
         return pd.concat([pd.DataFrame(first), each], axis=1)
 
+    def to_arrow(self) -> pa.Table:
+        """The same columns for a file."""
+        import pyarrow as pa
 
-def _warn_of_unseen(classifier: Classifier, source: Source) -> None:
-    if not isinstance(classifier.encoder, TableEncoder) or source.inputs is None:
-        return
-    counts = classifier.encoder.count_unseen(source.inputs)
-    if counts:
-        shown = listed([f"{n:,} in {name!r}" for name, n in counts.items()])
-        warnings.warn(
-            f"{source.name}: categories that did not occur in training count for nothing: {shown}",
-            DataWarning,
-            stacklevel=3,
+        names = pa.array(self.class_names, pa.string())
+        first = {
+            "id": pa.array(self.ids, pa.string()),
+            "predicted_label": names.take(pa.array(self.probabilities.argmax(1))),
+            "predicted_confidence": pa.array(self.probabilities.max(1)),
+        }
+        each = {f"p({name})": self.probabilities[:, k].copy() for k, name in enumerate(self.class_names)}
+        return pa.table(first | each)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the labels of rows say of their predictions, and what the encoder had never seen.
+
+    Attributes
+    ----------
+    rows : int
+        All rows.
+    labelled, right : tuple of int, length K
+        Rows with this class as their label, and those of them that are predicted so.
+    unknown : tuple of str
+        Labels that are no class of the run; no more than `UNKNOWN_KEPT`.
+    n_unknown : int
+        Rows with such a label.
+    unseen : mapping of str to int
+        By column, cells of categories that did not occur in training.
+    """
+
+    rows: int
+    labelled: tuple[int, ...]
+    right: tuple[int, ...]
+    unknown: tuple[str, ...] = ()
+    n_unknown: int = 0
+    unseen: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows that have a label."""
+        return sum(self.labelled) + self.n_unknown
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labels that are predicted; None where none is known, or one is no class of the run."""
+        return sum(self.right) / self.n_labelled if self.n_labelled and not self.n_unknown else None
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean of that share over the classes that occur."""
+        if self.accuracy is None:
+            return None
+        return float(np.mean([hits / n for hits, n in zip(self.right, self.labelled, strict=True) if n]))
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.rows + other.rows,
+            tuple(a + b for a, b in zip(self.labelled, other.labelled, strict=True)),
+            tuple(a + b for a, b in zip(self.right, other.right, strict=True)),
+            tuple(sorted({*self.unknown, *other.unknown}))[:UNKNOWN_KEPT],
+            self.n_unknown + other.n_unknown,
+            dict(Counter(self.unseen) + Counter(other.unseen)),
         )
+
+
+def _tally(classifier: Classifier, source: Source, probabilities: npt.NDArray[np.float32]) -> Tally:
+    names = classifier.class_names
+    index = {name: k for k, name in enumerate(names)}
+    labels = source.labels[[label is not None for label in source.labels]]
+    known = np.array([index.get(label, NO_LABEL) for label in source.labels], dtype=np.int64)
+    hits = known[(known != NO_LABEL) & (probabilities.argmax(1) == known)]
+    unknown = {label for label in labels if label not in index}
+    return Tally(
+        len(source),
+        tuple(np.bincount(known[known != NO_LABEL], minlength=len(names)).tolist()),
+        tuple(np.bincount(hits, minlength=len(names)).tolist()),
+        tuple(sorted(unknown)[:UNKNOWN_KEPT]),
+        int(len(labels) - (known != NO_LABEL).sum()),
+        _count_unseen(classifier, source),
+    )
+
+
+def _count_unseen(classifier: Classifier, source: Source) -> Mapping[str, int]:
+    if not isinstance(classifier.encoder, TableEncoder) or source.inputs is None:
+        return {}
+    return classifier.encoder.count_unseen(source.inputs)
+
+
+def _warn_of_unseen(name: str, unseen: Mapping[str, int]) -> None:
+    if unseen:
+        shown = listed([f"{n:,} in {column!r}" for column, n in unseen.items()])
+        warnings.warn(
+            f"{name}: categories that did not occur in training count for nothing: {shown}", DataWarning, stacklevel=3
+        )
+
+
+def _classify(classifier: Classifier, source: Source) -> tuple[Predictions, Tally]:
+    """What the classifier says of rows that were read."""
+    if source.inputs is None:
+        raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
+    probabilities = classifier.probabilities(source.inputs)
+    tally = _tally(classifier, source, probabilities)
+    predictions = Predictions(
+        ids=source.ids,
+        class_names=classifier.class_names,
+        probabilities=probabilities,
+        accuracy=tally.accuracy,
+        balanced_accuracy=tally.balanced_accuracy,
+        n_labelled=tally.n_labelled,
+        unknown_labels=tally.unknown,
+    )
+    return predictions, tally
 
 
 def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -> Predictions:  # noqa: ANN401
@@ -281,22 +395,142 @@ def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -
         For categories that did not occur in training.
     """
     source = classifier.read(data, on_bad_input=on_bad_input)
-    if source.inputs is None:
-        raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
-    _warn_of_unseen(classifier, source)
-    probabilities = classifier.probabilities(source.inputs)
-    index = {name: k for k, name in enumerate(classifier.class_names)}
-    labelled = np.flatnonzero([label is not None for label in source.labels])
-    unknown = sorted({label for label in source.labels[labelled] if label not in index})
-    known = len(labelled) > 0 and not unknown
-    right = np.array([index.get(label, -1) for label in source.labels[labelled]], dtype=np.int64)
-    predicted = probabilities.argmax(1)[labelled]
-    return Predictions(
-        ids=source.ids,
-        class_names=classifier.class_names,
-        probabilities=probabilities,
-        accuracy=accuracy(predicted, right) if known else None,
-        balanced_accuracy=balanced_accuracy(predicted, right) if known else None,
-        n_labelled=len(labelled),
-        unknown_labels=tuple(unknown),
-    )
+    predictions, tally = _classify(classifier, source)
+    _warn_of_unseen(source.name, tally.unseen)
+    return predictions
+
+
+# --- more rows than fit into memory -----------------------------------------------------------------------------------
+
+
+def predict_to(
+    classifier: Classifier,
+    data: Any,  # noqa: ANN401
+    out: str | Path,
+    *,
+    on_bad_input: str = "error",
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Tally | None:
+    """Classify new rows into a file, some at a time.
+
+    Parquet and CSV files and folders of Parquet shards are also read some rows at a time, where the run's rows are
+    columns; everything else is read as a whole.
+
+    Parameters
+    ----------
+    classifier, data, on_bad_input
+        As for `predict`.
+    out : str or Path
+        The file: .csv, .tsv, .jsonl or .parquet. It is there when it is whole; until then, the rows that are done lie
+        beside it, in ``OUT.unfinished``.
+    overwrite, resume : bool
+        Replace the file that is there, finished or not; continue it, where nothing changed that its rows depend on.
+
+    Returns
+    -------
+    Tally or None
+        Of all rows; None where nothing was left to be done.
+
+    Raises
+    ------
+    InputError
+        For what cannot be read or written, and for rows that are not like those of the run.
+
+    Warns
+    -----
+    DataWarning
+        As `predict`.
+    """
+    out = Path(out)
+    check_parts(out, overwrite=overwrite, resume=resume)
+    if resume and is_whole(out):
+        return None
+    rows = _open_rows(classifier, data, on_bad_input)
+    begun = {"run": _fingerprint(classifier), "data": rows.fingerprint(), "on_bad_input": on_bad_input}
+    with new_parts(out, begun, overwrite=overwrite, resume=resume) as parts:
+        for source in rows.chunks(parts.rows):
+            _append(parts, *_classify(classifier, source))
+        tally = sum((_restore_tally(notes) for notes in parts.notes[1:]), _restore_tally(parts.notes[0]))
+    _warn_of_unseen(rows.name, tally.unseen)
+    return tally
+
+
+def _append(parts: Parts, predictions: Predictions, tally: Tally) -> None:
+    parts.append(predictions.to_arrow(), asdict(tally))
+
+
+def _restore_tally(notes: Mapping[str, Any]) -> Tally:
+    lists = {name: tuple(notes[name]) for name in ("labelled", "right", "unknown")}
+    return Tally(**{**notes, **lists})
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """New rows, some at a time.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    classifier : Classifier
+        Whose run says how they are read.
+    on_bad_input : {"error", "skip"}
+        See `predict`.
+    stream : TableStream or None
+        Where they come from.
+    whole : Source or None
+        All of them, where they cannot be streamed.
+    """
+
+    name: str
+    classifier: Classifier
+    on_bad_input: str
+    stream: TableStream | None
+    whole: Source | None
+
+    def chunks(self, start: int) -> Iterator[Source]:
+        """Sources of the rows from one on."""
+        classifier = self.classifier
+        made = BYTES_MADE * len(classifier.class_names)
+        if self.stream is not None:
+            wanted = _wanted_columns(classifier, self.stream)
+            for table in self.stream.tables(wanted, start=start, row_bytes=made):
+                yield classifier.read(table, on_bad_input=self.on_bad_input)
+        elif self.whole is not None:
+            size = rows_at_once(made)
+            for first in range(start, len(self.whole), size):
+                yield self.whole.take(np.arange(first, min(first + size, len(self.whole))))
+
+    def fingerprint(self) -> list[Any]:
+        """What changes where the rows do: each file's name, size and time; of what is no stream, the ids."""
+        if self.stream is not None:
+            states = [(shard.path.resolve(), shard.path.stat()) for shard in self.stream.shards]
+            return [[str(path), state.st_size, state.st_mtime_ns] for path, state in states]
+        ids = [] if self.whole is None else self.whole.ids
+        return [self.name, len(ids), hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()]
+
+
+def _open_rows(classifier: Classifier, data: Any, on_bad_input: str) -> _Rows:  # noqa: ANN401
+    is_file = isinstance(data, str | Path) and not is_built_in(str(data))
+    stream = open_stream(Path(data)) if is_file and classifier.like.kind == "table" else None
+    whole = None if stream is not None else classifier.read(data, on_bad_input=on_bad_input)
+    name = stream.name if stream is not None else whole.name if whole is not None else ""
+    return _Rows(name, classifier, on_bad_input, stream, whole)
+
+
+def _wanted_columns(classifier: Classifier, stream: TableStream) -> frozenset[str]:
+    """The columns to read: the inputs, ids and labels; all, where an input is missing, for its error names them."""
+    inputs = classifier.like.columns
+    if not {*inputs} <= {*stream.columns}:
+        return frozenset(stream.columns)
+    return frozenset((*inputs, classifier.config.data.id or "id", classifier.config.data.label))
+
+
+def _fingerprint(classifier: Classifier) -> str:
+    """SHA-256 of the weights and the preprocessing of a run."""
+    digest = hashlib.sha256()
+    for path in (classifier.folder / MAIN, *sorted((classifier.folder / ENCODER).iterdir())):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

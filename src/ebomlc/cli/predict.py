@@ -18,24 +18,30 @@ def predict(
     ] = "error",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a file that was not finished; leave one that is as it is.")
+    ] = False,
 ) -> None:
     """Write the predicted class of every row, how sure it is, and the probability of each class.
 
-    Everything needed is read from the run folder. Where the rows have right labels, the accuracy is printed.
+    Everything needed is read from the run folder. Where the rows have right labels, the accuracy is printed. Parquet
+    and CSV files, and folders of Parquet files, may be larger than memory.
     """
-    from ebomlc.data.output import check_output, write_table
+    from ebomlc.data.parts import check_parts
     from ebomlc.errors import listed
-    from ebomlc.prediction import load_classifier
-    from ebomlc.prediction import predict as predict_rows
+    from ebomlc.prediction import load_classifier, predict_to
 
-    check_output(out, overwrite)
-    found = predict_rows(load_classifier(run, device=device), data, on_bad_input=on_bad_input)
-    write_table(found.to_frame(), out)
-    rows = "row" if len(found.ids) == 1 else "rows"
-    typer.echo(f"{len(found.ids):,} {rows} classified into {len(found.class_names):,} classes; written to {out}")
-    if found.unknown_labels:
-        typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown_labels)}")
-    if found.accuracy is not None:
+    check_parts(out, overwrite=overwrite, resume=resume)
+    classifier = load_classifier(run, device=device)
+    found = predict_to(classifier, data, out, on_bad_input=on_bad_input, overwrite=overwrite, resume=resume)
+    if found is None:
+        typer.echo(f"{out} is whole: nothing to continue")
+        return
+    rows = "row" if found.rows == 1 else "rows"
+    typer.echo(f"{found.rows:,} {rows} classified into {len(classifier.class_names):,} classes; written to {out}")
+    if found.unknown:
+        typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown)}")
+    if found.accuracy is not None and found.balanced_accuracy is not None:
         typer.echo(
             f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "
             f"balanced over classes {found.balanced_accuracy:.1%}, of {found.n_labelled:,} rows with a label"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ebomlc.errors import InputError
 
@@ -74,14 +74,35 @@ def write_table(frame: pd.DataFrame, out: Path, *, decimal: str = ".") -> None:
 def _write_as(suffix: str, frame: pd.DataFrame, path: Path, decimal: str) -> None:
     if suffix == ".parquet":
         frame.to_parquet(path, index=False)
-    elif suffix in (".jsonl", ".ndjson"):
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            write_text(suffix, frame, file, decimal=decimal)
+
+
+def write_text(suffix: str, frame: pd.DataFrame, file: TextIO, *, header: bool = True, decimal: str = ".") -> None:
+    """Write rows to an open file of text.
+
+    Parameters
+    ----------
+    suffix : {".csv", ".tsv", ".jsonl", ".ndjson"}
+        As what.
+    frame : DataFrame
+        Its index is not written.
+    file : text file
+        Opened with ``newline=""``.
+    header : bool
+        These rows are the first, and the names of the columns come before them where the format has a header.
+    decimal : {".", ","}
+        See `write_table`.
+    """
+    if suffix in (".jsonl", ".ndjson"):
         filled = frame.astype(object).where(frame.notna(), None)
         lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in filled.to_dict("records")]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    else:
-        separator = "\t" if suffix == ".tsv" else ";" if decimal == "," else ","
-        # csv puts a cell with a carriage return in quotes only where that is part of the line end
-        frame.to_csv(path, sep=separator, index=False, decimal=decimal, lineterminator="\r\n", encoding="utf-8")
+        file.write("".join(f"{line}\n" for line in lines))
+        return
+    separator = "\t" if suffix == ".tsv" else ";" if decimal == "," else ","
+    # csv puts a cell with a carriage return in quotes only where that is part of the line end
+    frame.to_csv(file, sep=separator, index=False, header=header, decimal=decimal, lineterminator="\r\n")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a cell of a Parquet file held

@@ -149,7 +149,7 @@ def read_source(
 
     Parameters
     ----------
-    data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset, Hugging Face Dataset or Source
+    data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset, Hugging Face Dataset, Table or Source
         A name may be a built-in set, a table, a folder with a sub-folder of images for each class, an ``.npy`` file of
         embeddings beside a table of the same name, a folder written by ``Dataset.save_to_disk``, or ``hf:NAME:SPLIT``.
         A Source has been read and is taken as it is.
@@ -177,6 +177,8 @@ def read_source(
 def _read(data: Any, reading: Reading, like: Inputs | None, *, test: bool, labels_only: bool) -> Source:  # noqa: ANN401
     if isinstance(data, Source):
         return data
+    if isinstance(data, Table):
+        return _read_table(data, reading, like, labels_only)
     if not isinstance(data, str | Path):
         return _read_object(data, reading, like, labels_only)
     name = str(data)
@@ -312,7 +314,7 @@ def _without_missing(checked: Labels, labels: Labels) -> Labels:
 
 
 def _ids(table: Table, reading: Reading) -> tuple[Labels, bool]:
-    name, numbers = reading.columns.id or "id", _row_numbers(len(table.frame))
+    name, numbers = reading.columns.id or "id", _row_numbers(len(table.frame), table.first)
     if name not in table.frame.columns and (reading.columns.id is None or not reading.ids_matter):
         return numbers, False
     _column(table, name, "name another with --id")
@@ -326,8 +328,8 @@ def _ids(table: Table, reading: Reading) -> tuple[Labels, bool]:
     return ids, True
 
 
-def _row_numbers(n: int) -> Labels:
-    return np.array([str(row + 1) for row in range(n)], dtype=object)
+def _row_numbers(n: int, first: int = 1) -> Labels:
+    return np.array([str(row) for row in range(first, first + n)], dtype=object)
 
 
 def _provenance(table: Table, *, is_ours: bool) -> Labels:

@@ -26,7 +26,10 @@ OTHER_SEPARATORS = (";", "\t", "|", ",")
 EUROPEAN, HEADER_LINES = ";", 100
 LONGEST_CELL, LONGEST_SHOWN = 2**31 - 1, 40
 CHUNK_ROWS = 65_536
-PARQUET_MAGIC = b"PAR1"
+PARQUET_MAGIC, PARQUET_BUFFER = b"PAR1", 1 << 20
+ROWS_PER_BYTE = 100
+"""More rows than that in a byte of a Parquet file cannot have ids of their own, however well they are packed."""
+
 NESTED = (list, tuple, dict, set, np.ndarray, bytes, bytearray)
 
 
@@ -45,6 +48,8 @@ class Table:
         What a row is called, and what its number has to be read with.
     decimal : {".", ","}
         What numbers are written with.
+    first : int
+        Which of all rows the first is, from 1; above 1 where only some of them were read.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Table:
     unit: str = "row"
     note: str = ""
     decimal: str = "."
+    first: int = 1
 
     def place(self, *rows: int) -> str:
         """Where rows are found, for messages, from their numbers in the index of `frame`."""
@@ -173,6 +179,8 @@ def _checked_suffix(path: Path) -> str:
     if not path.exists():
         near = nearest_name(path.name, _tables_beside(path))
         raise InputError(f"{path}: no such file; " + (f"did you mean {near!r}?" if near else "is the path right?"))
+    if not path.is_file():  # whoever reads from a pipe may wait for ever
+        raise InputError(f"{path}: this is a pipe or a device, not a file; write its rows to one")
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise InputError(f"{path}: this kind of file cannot be read; a table is one of {listed(TABLE_SUFFIXES)}")
@@ -217,6 +225,48 @@ def _undecodable_line(path: Path) -> int:
 
 
 def _read_csv(path: Path) -> Table:
+    with _csv_body(path) as (table, header, rows):
+        return replace(table, frame=_csv_frame(rows, header, table))
+
+
+def csv_tables(path: Path, rows_at_once: int, start: int = 0) -> Iterator[Table]:
+    """The rows of a CSV or TSV file, some at a time; what `read_table` says of the file goes for each table.
+
+    A file without rows gives one table without any.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    rows_at_once : int >= 1
+        Rows of each table; the last may have fewer.
+    start : int >= 0
+        Rows to leave out at the beginning.
+    """
+    with _csv_body(path) as (table, header, rows):
+        for _ in islice(rows, start):
+            pass
+        chunk = list(islice(rows, rows_at_once))
+        while chunk or start == 0:
+            yield replace(table, frame=_csv_frame(iter(chunk), header, table), first=start + 1)
+            start += len(chunk) or 1
+            chunk = list(islice(rows, rows_at_once))
+
+
+def csv_columns(path: Path) -> tuple[str, ...]:
+    """The names in the header of a CSV or TSV file."""
+    with _csv_body(path) as (_, header, _):
+        return tuple(header)
+
+
+def has_decimal_commas(path: Path) -> bool:
+    """Whether the numbers of a CSV file may have decimal commas, which only all cells of a column together show."""
+    return _separator(path) == EUROPEAN
+
+
+@contextmanager
+def _csv_body(path: Path) -> Iterator[tuple[Table, list[str], Iterator[tuple[int, list[str]]]]]:
+    """The table without its rows, the names of its columns, and the rows."""
     separator = _separator(path)
     decimal = "," if separator == EUROPEAN else "."
     table = Table(str(path), pd.DataFrame(), note=" (the header is row 1)", decimal=decimal)
@@ -227,7 +277,7 @@ def _read_csv(path: Path) -> Table:
         header = [name.strip() for name in first]
         _check_names(header, path)
         _check_separator(header, path)
-        return replace(table, frame=_csv_frame(rows, header, table))
+        yield table, header, rows
 
 
 def _separator(path: Path) -> str:
@@ -359,18 +409,56 @@ def _compact(cells: pd.Series) -> pd.Series:
 
 
 def _read_parquet(path: Path) -> Table:
+    with open_parquet(path) as file:
+        return table_from_arrow(file.read(), str(path))
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read from, a column a megabyte at a time.
+
+    Raises
+    ------
+    InputError
+        Where it is cut off, no Parquet, or repeats a column name; and for what reading from it raises.
+    """
     _check_parquet_ends(path)
     try:
-        with pq.ParquetFile(path) as file:
-            columns = file.read()
-        _check_names(columns.column_names, path)
-        frame = columns.to_pandas(types_mapper=_pandas_type, ignore_metadata=True, split_blocks=True)
+        # without a buffer, the whole row group would be in memory, which for many writers is a million rows
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER) as file:
+            _check_names(file.schema_arrow.names, path)
+            _check_rows(file.metadata.num_rows, path)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path}: damaged, or of a kind of Parquet that cannot be read: {_first_line(error)}"
         ) from error
-    table = table_from_frame(frame, str(path))
-    return Table(table.name, table.frame)
+
+
+def table_from_arrow(columns: pa.Table, name: str, *, start: int = 0) -> Table:
+    """A table from the columns of a Parquet file.
+
+    Parameters
+    ----------
+    columns : pyarrow Table
+        As read.
+    name : str
+        The file.
+    start : int >= 0
+        Rows of the file before these.
+    """
+    frame = columns.to_pandas(types_mapper=_pandas_type, ignore_metadata=True, split_blocks=True)
+    named = table_from_frame(frame, name).frame
+    return Table(name, named.set_axis(_numbers_from(start + 1, len(named)), axis=0), first=start + 1)
+
+
+def _check_rows(n: int, path: Path) -> None:
+    """Refuse a file that unpacks to far more than any table of ids and labels, which may fill the memory."""
+    size = path.stat().st_size
+    if n > ROWS_PER_BYTE * size:
+        raise InputError(
+            f"{path}: claims {n:,} rows in {size:,} bytes, so nearly all of them are the same; write each row once"
+        )
 
 
 def _check_parquet_ends(path: Path) -> None:
