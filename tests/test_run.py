@@ -147,6 +147,7 @@ def test_one_table_and_two_give_the_same_labels(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the classifier contradicts:ebomlc.errors.DataWarning")  # derby is hard
 @pytest.mark.parametrize("name", ["hausa", "derby"])
 def test_one_real_table_is_as_good_as_two(name, tmp_path):
     folder = Path(__file__).parents[2] / "shared" / "data" / name
@@ -183,6 +184,7 @@ BANDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::ebomlc.errors.DataWarning")  # a method may copy, and that is said
 @pytest.mark.parametrize("method", METHODS)
 def test_accuracy_band_on_digits(method, tmp_path):
     summary = fit("digits", **NOISY_DIGITS, method=method, epochs=30, out=tmp_path / "run").summary
@@ -192,6 +194,7 @@ def test_accuracy_band_on_digits(method, tmp_path):
     assert suggested_low <= summary["suggested_label_accuracy"] <= suggested_high
 
 
+@pytest.mark.filterwarnings("ignore::ebomlc.errors.DataWarning")  # a method may copy, and that is said
 @pytest.mark.parametrize("broken", ["gap_pullback", "mixture_loss"])
 def test_the_band_of_ebomlc_catches_a_broken_ingredient(broken, tmp_path, monkeypatch):
     whole = getattr(ebomlc_room, broken)

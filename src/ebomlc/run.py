@@ -26,6 +26,7 @@ from ebomlc.errors import DataWarning, InputError
 from ebomlc.findings import REPORT, write_report
 from ebomlc.fingerprint import agree, check_asked
 from ebomlc.judgement import judge
+from ebomlc.labels.health import Symptom, find_symptoms, unseen_error
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
 from ebomlc.labels.trust import estimate_noise
 from ebomlc.preparation import Given, Job, Say, prepare
@@ -329,6 +330,7 @@ def _run(
             )
             chosen, last = _predictions(job, training)
             judged = judge(job, say)
+            symptoms = _look_for_symptoms(job, training, judged.labels)
         pool, labels = job.pool, judged.labels
         truth = np.array(pool.class_names, dtype=object)[pool.truth[pool.scored]]
         summary = {
@@ -336,6 +338,7 @@ def _run(
             **_test_scores(job, chosen, last),
             **label_accuracies(labels, pool.scored, truth),
             "trust": judged.verdict.to_summary(),
+            "symptoms": [asdict(symptom) for symptom in symptoms],
             "seconds": round(training.earlier_seconds + time.monotonic() - started, 2),
             "peak_memory_mb": peak_memory_mb(),
             "classes": _class_figures(job, labels, chosen),
@@ -346,8 +349,20 @@ def _run(
         save_state(folder / MAIN, job.method.model.state_dict())
         save_state(folder / METHOD, job.method.state_dict())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    for symptom in symptoms:
+        warnings.warn(symptom.message, DataWarning, stacklevel=3)
     _add_report(out, pool)
     return Run(out, summary, labels)
+
+
+def _look_for_symptoms(job: Job, training: Training, labels: LabelTable) -> list[Symptom]:
+    """What went wrong although the training ended."""
+    pool, rows = job.pool, job.pool.split.trusted
+    noise, encoded = _noise_estimate(job), np.asarray(job.encoded[rows])
+    error = unseen_error(encoded, pool.right[rows], job.config.seed) if encoded.ndim == 2 else None
+    contradicted = _predict(job, torch.as_tensor(encoded)) != pool.right[rows]
+    by_id = dict(zip((str(name) for name in pool.ids[rows]), contradicted.tolist(), strict=True))
+    return find_symptoms(labels, training.rows, None if noise is None else noise["low"], error, by_id)
 
 
 def _add_report(out: Path, pool: Pool) -> None:
