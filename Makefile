@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow torture bench lint types layers fast format clean
+.PHONY: demo test slow torture bench docs lint types layers fast format clean
 
 demo: $(READY)
 	$(BIN)/ebomlc demo --out demo --overwrite
@@ -32,12 +32,15 @@ torture: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/real_data.py
 
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
