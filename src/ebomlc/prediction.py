@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,12 +20,10 @@ from ebomlc.data.columns import Columns
 from ebomlc.data.encoders import Encoder, ImageEncoder, TableEncoder, VectorEncoder
 from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
-from ebomlc.data.parts import Parts, check_parts, is_whole, new_parts
 from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
-from ebomlc.data.readers import Reading, Source, is_built_in, read_source
+from ebomlc.data.readers import Reading, Source, read_source
 from ebomlc.data.sets import respell
 from ebomlc.data.spelling import Spelling, fold_label
-from ebomlc.data.stream import TableStream, open_stream, rows_at_once
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
 from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
 from ebomlc.preparation import input_shape
@@ -44,9 +41,6 @@ ENCODING_BATCH, IMAGE_BATCH, PREDICTION_BATCH = 20_000, 1000, 1000
 
 UNKNOWN_KEPT = 100
 """So many labels that are no class of the run are kept to be named."""
-
-BYTES_MADE = 12
-"""Of a row, for each class: its probability, as it comes from the model, in the array of all and in the table."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +85,10 @@ class Classifier:
         spelling = dict(self.spelling)
         if self.config.data.normalise_labels:
             names = {fold_label(name): name for name in self.class_names}
-            spelling |= {label: names.get(fold_label(label), label) for label in source.labels if label is not None}
-        return replace(source, labels=respell(source.labels, spelling))
+            found = {*source.labels, *source.checked} - {None}
+            spelling |= {label: names.get(fold_label(label), label) for label in found}
+        labels, checked = (respell(column, spelling) for column in (source.labels, source.checked))
+        return replace(source, labels=labels, checked=checked)
 
     def exportable(self) -> tuple[MainModel, Tensor, str]:
         """The model with as much of the preprocessing as a network can hold.
@@ -206,6 +202,7 @@ def _reading(config: RunConfig, like: Inputs, on_bad_input: str) -> Reading:
     columns = Columns(
         id=data.id,
         label=data.label,
+        checked=data.checked,
         text=like.select("text") if like.kind == "table" else (),
         image=data.image,
     )
@@ -341,17 +338,19 @@ def _tally(classifier: Classifier, source: Source, probabilities: npt.NDArray[np
         tuple(np.bincount(hits, minlength=len(names)).tolist()),
         tuple(sorted(unknown)[:UNKNOWN_KEPT]),
         int(len(labels) - (known != NO_LABEL).sum()),
-        _count_unseen(classifier, source),
+        count_unseen(classifier, source),
     )
 
 
-def _count_unseen(classifier: Classifier, source: Source) -> Mapping[str, int]:
+def count_unseen(classifier: Classifier, source: Source) -> Mapping[str, int]:
+    """Cells, by column, of categories that did not occur in training."""
     if not isinstance(classifier.encoder, TableEncoder) or source.inputs is None:
         return {}
     return classifier.encoder.count_unseen(source.inputs)
 
 
-def _warn_of_unseen(name: str, unseen: Mapping[str, int]) -> None:
+def warn_of_unseen(name: str, unseen: Mapping[str, int]) -> None:
+    """Warn of what `count_unseen` counted in rows of this name."""
     if unseen:
         shown = listed([f"{n:,} in {column!r}" for column, n in unseen.items()])
         warnings.warn(
@@ -359,11 +358,16 @@ def _warn_of_unseen(name: str, unseen: Mapping[str, int]) -> None:
         )
 
 
-def _classify(classifier: Classifier, source: Source) -> tuple[Predictions, Tally]:
-    """What the classifier says of rows that were read."""
+def inputs_of(source: Source) -> Inputs:
+    """The inputs of rows that were read, refused where there are none."""
     if source.inputs is None:
         raise InputError(f"{source.name}: has none of the inputs that the run was trained on")
-    probabilities = classifier.probabilities(source.inputs)
+    return source.inputs
+
+
+def classify(classifier: Classifier, source: Source) -> tuple[Predictions, Tally]:
+    """What the classifier says of rows that were read."""
+    probabilities = classifier.probabilities(inputs_of(source))
     tally = _tally(classifier, source, probabilities)
     predictions = Predictions(
         ids=source.ids,
@@ -395,142 +399,6 @@ def predict(classifier: Classifier, data: Any, *, on_bad_input: str = "error") -
         For categories that did not occur in training.
     """
     source = classifier.read(data, on_bad_input=on_bad_input)
-    predictions, tally = _classify(classifier, source)
-    _warn_of_unseen(source.name, tally.unseen)
+    predictions, tally = classify(classifier, source)
+    warn_of_unseen(source.name, tally.unseen)
     return predictions
-
-
-# --- more rows than fit into memory -----------------------------------------------------------------------------------
-
-
-def predict_to(
-    classifier: Classifier,
-    data: Any,  # noqa: ANN401
-    out: str | Path,
-    *,
-    on_bad_input: str = "error",
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Tally | None:
-    """Classify new rows into a file, some at a time.
-
-    Parquet and CSV files and folders of Parquet shards are also read some rows at a time, where the run's rows are
-    columns; everything else is read as a whole.
-
-    Parameters
-    ----------
-    classifier, data, on_bad_input
-        As for `predict`.
-    out : str or Path
-        The file: .csv, .tsv, .jsonl or .parquet. It is there when it is whole; until then, the rows that are done lie
-        beside it, in ``OUT.unfinished``.
-    overwrite, resume : bool
-        Replace the file that is there, finished or not; continue it, where nothing changed that its rows depend on.
-
-    Returns
-    -------
-    Tally or None
-        Of all rows; None where nothing was left to be done.
-
-    Raises
-    ------
-    InputError
-        For what cannot be read or written, and for rows that are not like those of the run.
-
-    Warns
-    -----
-    DataWarning
-        As `predict`.
-    """
-    out = Path(out)
-    check_parts(out, overwrite=overwrite, resume=resume)
-    if resume and is_whole(out):
-        return None
-    rows = _open_rows(classifier, data, on_bad_input)
-    begun = {"run": _fingerprint(classifier), "data": rows.fingerprint(), "on_bad_input": on_bad_input}
-    with new_parts(out, begun, overwrite=overwrite, resume=resume) as parts:
-        for source in rows.chunks(parts.rows):
-            _append(parts, *_classify(classifier, source))
-        tally = sum((_restore_tally(notes) for notes in parts.notes[1:]), _restore_tally(parts.notes[0]))
-    _warn_of_unseen(rows.name, tally.unseen)
-    return tally
-
-
-def _append(parts: Parts, predictions: Predictions, tally: Tally) -> None:
-    parts.append(predictions.to_arrow(), asdict(tally))
-
-
-def _restore_tally(notes: Mapping[str, Any]) -> Tally:
-    lists = {name: tuple(notes[name]) for name in ("labelled", "right", "unknown")}
-    return Tally(**{**notes, **lists})
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """New rows, some at a time.
-
-    Attributes
-    ----------
-    name : str
-        For messages.
-    classifier : Classifier
-        Whose run says how they are read.
-    on_bad_input : {"error", "skip"}
-        See `predict`.
-    stream : TableStream or None
-        Where they come from.
-    whole : Source or None
-        All of them, where they cannot be streamed.
-    """
-
-    name: str
-    classifier: Classifier
-    on_bad_input: str
-    stream: TableStream | None
-    whole: Source | None
-
-    def chunks(self, start: int) -> Iterator[Source]:
-        """Sources of the rows from one on."""
-        classifier = self.classifier
-        made = BYTES_MADE * len(classifier.class_names)
-        if self.stream is not None:
-            wanted = _wanted_columns(classifier, self.stream)
-            for table in self.stream.tables(wanted, start=start, row_bytes=made):
-                yield classifier.read(table, on_bad_input=self.on_bad_input)
-        elif self.whole is not None:
-            size = rows_at_once(made)
-            for first in range(start, len(self.whole), size):
-                yield self.whole.take(np.arange(first, min(first + size, len(self.whole))))
-
-    def fingerprint(self) -> list[Any]:
-        """What changes where the rows do: each file's name, size and time; of what is no stream, the ids."""
-        if self.stream is not None:
-            states = [(shard.path.resolve(), shard.path.stat()) for shard in self.stream.shards]
-            return [[str(path), state.st_size, state.st_mtime_ns] for path, state in states]
-        ids = [] if self.whole is None else self.whole.ids
-        return [self.name, len(ids), hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()]
-
-
-def _open_rows(classifier: Classifier, data: Any, on_bad_input: str) -> _Rows:  # noqa: ANN401
-    is_file = isinstance(data, str | Path) and not is_built_in(str(data))
-    stream = open_stream(Path(data)) if is_file and classifier.like.kind == "table" else None
-    whole = None if stream is not None else classifier.read(data, on_bad_input=on_bad_input)
-    name = stream.name if stream is not None else whole.name if whole is not None else ""
-    return _Rows(name, classifier, on_bad_input, stream, whole)
-
-
-def _wanted_columns(classifier: Classifier, stream: TableStream) -> frozenset[str]:
-    """The columns to read: the inputs, ids and labels; all, where an input is missing, for its error names them."""
-    inputs = classifier.like.columns
-    if not {*inputs} <= {*stream.columns}:
-        return frozenset(stream.columns)
-    return frozenset((*inputs, classifier.config.data.id or "id", classifier.config.data.label))
-
-
-def _fingerprint(classifier: Classifier) -> str:
-    """SHA-256 of the weights and the preprocessing of a run."""
-    digest = hashlib.sha256()
-    for path in (classifier.folder / MAIN, *sorted((classifier.folder / ENCODER).iterdir())):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

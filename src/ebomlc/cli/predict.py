@@ -13,6 +13,9 @@ def predict(
     data: Annotated[str, typer.Argument(help="Rows with the same inputs: a table, a folder of images, an .npy file.")],
     *,
     out: Annotated[Path, typer.Option(help="File to write: .csv, .tsv, .jsonl or .parquet.")],
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="The rows carry labels: write the label table, with suggested ones.")
+    ] = False,
     on_bad_input: Annotated[
         str, typer.Option(help="An image that cannot be read: error, or skip, which leaves it out and says so.")
     ] = "error",
@@ -29,11 +32,15 @@ def predict(
     """
     from ebomlc.data.parts import check_parts
     from ebomlc.errors import listed
-    from ebomlc.prediction import load_classifier, predict_to
+    from ebomlc.prediction import load_classifier
+    from ebomlc.streaming import load_method, predict_to
 
     check_parts(out, overwrite=overwrite, resume=resume)
     classifier = load_classifier(run, device=device)
-    found = predict_to(classifier, data, out, on_bad_input=on_bad_input, overwrite=overwrite, resume=resume)
+    method = load_method(classifier) if suggest else None
+    found = predict_to(
+        classifier, data, out, suggest=method, on_bad_input=on_bad_input, overwrite=overwrite, resume=resume
+    )
     if found is None:
         typer.echo(f"{out} is whole: nothing to continue")
         return
@@ -41,7 +48,7 @@ def predict(
     typer.echo(f"{found.rows:,} {rows} classified into {len(classifier.class_names):,} classes; written to {out}")
     if found.unknown:
         typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown)}")
-    if found.accuracy is not None and found.balanced_accuracy is not None:
+    if not suggest and found.accuracy is not None and found.balanced_accuracy is not None:
         typer.echo(
             f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "
             f"balanced over classes {found.balanced_accuracy:.1%}, of {found.n_labelled:,} rows with a label"
