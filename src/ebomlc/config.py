@@ -199,6 +199,9 @@ class TrainingConfig:
         The schedule ends at ``lr_floor * lr``; the gap of EBOMLC vanishes with the rate, so it must not reach zero.
     schedule : {"cosine", "step", "constant"}
         ``step`` divides the rate by ten at 2/3 and 5/6 of the run (the papers' 80 and 100 of 120 epochs).
+    sync_batch_norm : bool
+        Several processes (``torchrun``) normalise by the rows of all of them, as one process does; else each by its
+        own, which saves messages in every forward.
     joint_forward : bool
         One forward for noisy and trusted training rows (shared batch statistics) instead of two.
     device : {"auto", "cpu", "cuda"}
@@ -226,6 +229,7 @@ class TrainingConfig:
     weight_decay: float | None = None
     lr_floor: float = 0.01
     schedule: str = "cosine"
+    sync_batch_norm: bool = True
     joint_forward: bool = False
     device: str = "auto"
     precision: str = "auto"

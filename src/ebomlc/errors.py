@@ -19,6 +19,10 @@ class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite before any epoch was finished, so there is nothing to keep."""
 
 
+class RankLostError(RuntimeError):
+    """Another process of a run on several is gone, or failed, and this one cannot go on without it."""
+
+
 class DataWarning(UserWarning):
     """Something about the data that a user should know and that does not stop the run."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ebomlc.data.readers import is_built_in
 from ebomlc.environment import available_memory_mb
 from ebomlc.errors import InputError
 from ebomlc.methods import Entry, Method, Setup, find_method
+from ebomlc.methods.base import LEAST_ROWS
 from ebomlc.models import (
     InputShape,
     MainModel,
@@ -32,11 +34,13 @@ from ebomlc.models import (
     is_image_model,
     model_from_module,
 )
-from ebomlc.records import NO_LABEL, Batch, IntArray
+from ebomlc.records import NO_LABEL, Batch, IntArray, Share
 from ebomlc.reviewed import load_reviewed
 from ebomlc.seeding import seed_global
 from ebomlc.training.decay import choose_weight_decay
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
+from ebomlc.training.distributed import ALONE, Ranks
+from ebomlc.training.shared_norm import share_batch_norm
 
 Say = Callable[[str], None]
 
@@ -99,6 +103,8 @@ class Job:
         Trusted rows that are only watched.
     reasons : mapping of str to str
         Why the tool chose what it was left to choose.
+    ranks : Ranks
+        Processes that do it together, each with its share of the loader's batches.
     """
 
     config: RunConfig
@@ -111,9 +117,10 @@ class Job:
     loader: PairedLoader
     heldout: Batch
     reasons: Mapping[str, str]
+    ranks: Ranks = ALONE
 
 
-def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
+def prepare(config: RunConfig, given: Given, say: Say | None, ranks: Ranks = ALONE) -> Job:
     """Read, encode and choose.
 
     Parameters
@@ -124,6 +131,8 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
         Rows and model from Python.
     say : callable, optional
         Takes lines about slow reading and encoding.
+    ranks : Ranks
+        Who does the job together; every one of them prepares it. Nothing here waits for another.
 
     Raises
     ------
@@ -148,19 +157,23 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
         torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa lose the gap as bfloat16 does
     seed_global(config.seed)
     balance = imbalance(pool) > IMBALANCE if config.training.balance is None else config.training.balance
-    loader = _make_loader(config, pool, encoded, device, needs_truth=entry.needs_truth, balance=balance)
+    _check_shares(config.training, pool, ranks)
+    loader = _make_loader(config, pool, encoded, device, ranks, needs_truth=entry.needs_truth, balance=balance)
     training = _decide_training(config, entry, pool, encoded, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
+    adapt = partial(share_batch_norm, ranks=ranks) if ranks.size > 1 and training.sync_batch_norm else None
     precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
     if entry.uses_forward_mode and _is_foreign(config, given):
         _check_forward_mode(entry, make_model(), probe)
     setup = Setup(
-        make_model,
+        make_model if adapt is None else lambda: _adapted(make_model(), adapt),
         pool.n_classes,
         make_optimizer(training),
         precision.autocast,
         training.joint_forward,
         class_weights(pool).to(device) if balance else None,
+        adapt,
+        LEAST_ROWS if adapt is None else 0,
     )
     effective = replace(
         config,
@@ -187,7 +200,7 @@ def prepare(config: RunConfig, given: Given, say: Say | None) -> Job:
         "precision": precision.reason,
         "balance": "asked for" if config.training.balance is not None else _explain_balance(pool),
     }
-    return Job(effective, pool, encoder, encoded, precision, create, create(), loader, heldout, reasons)
+    return Job(effective, pool, encoder, encoded, precision, create, create(), loader, heldout, reasons, ranks)
 
 
 # --- inputs and model -------------------------------------------------------------------------------------------------
@@ -257,6 +270,11 @@ def _model_maker(
         )
     chosen = replace(config.model, name=choose_model(config.model.name, shape))
     return chosen, lambda: place(build_model(chosen, shape, n_classes), device)
+
+
+def _adapted(model: MainModel, adapt: Callable[[nn.Module], object]) -> MainModel:
+    adapt(model)
+    return model
 
 
 def _is_foreign(config: RunConfig, given: Given) -> bool:
@@ -347,6 +365,7 @@ def _make_loader(
     pool: Pool,
     encoded: Encoded,
     device: torch.device,
+    share: Share,
     *,
     needs_truth: bool,
     balance: bool,
@@ -365,7 +384,25 @@ def _make_loader(
         device=device,
         augment=(lambda images, generator: random_crop_flip(images, CROP_PADDING, generator)) if wanted else None,
         trusted_classes=torch.as_tensor(pool.right[split.trusted]) if balance else None,
+        share=share,
     )
+
+
+def _check_shares(training: TrainingConfig, pool: Pool, ranks: Ranks) -> None:
+    """Refuse more processes than can have a row of every batch, and a trusted row of both of its halves."""
+    if ranks.size == 1:
+        return
+    for name, key, n, least in (
+        ("noisy", "batch_size", len(pool.split.noisy), 1),
+        ("trusted", "trusted_batch_size", len(pool.split.trusted), 2),
+    ):
+        batch_size = getattr(training, key)
+        most = min(batch_size, n) // least
+        if most < ranks.size:
+            raise InputError(
+                f"{ranks.size} processes, but {n} {name} rows that train and training.{key} {batch_size}: some "
+                f"processes would be without a row; start at most {max(most, 1)}"
+            )
 
 
 def telling_labels(pool: Pool) -> IntArray:

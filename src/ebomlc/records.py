@@ -55,6 +55,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of the rows is this process's own.
+
+    Attributes
+    ----------
+    rank : int in [0, size)
+        Number of this process.
+    size : int >= 1
+        How many processes share the rows.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def part(self, n: int) -> slice:
+        """Its own of n rows in order: the parts of all ranks are disjoint, complete and in the order of the ranks."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What a training step says of itself: tensors, so that reporting forces no synchronisation.
 

@@ -131,17 +131,13 @@ def test_anchor_is_the_row_at_the_percentile_of_its_class():
     predicted = torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     predicted[7, 2] = 0.0
     predicted = predicted / predicted.sum(1, keepdim=True)
-    rows = torch.arange(200)
-    batches = [
-        Batch(rows[k : k + 64, None], rows[k : k + 64], rows[k : k + 64], rows[k : k + 64]) for k in range(0, 200, 64)
-    ]
-    T = transition_from_anchors(iter(batches), lambda inputs: predicted[inputs[:, 0]], 3, 0.97)
+    T = transition_from_anchors(predicted, 0.97)
     for k in range(3):
         by_surety = sorted(range(200), key=lambda i: float(predicted[i, k]))
         torch.testing.assert_close(T[k], predicted[by_surety[194]], rtol=1e-12, atol=1e-12)
-    top = transition_from_anchors(iter(batches), lambda inputs: predicted[inputs[:, 0]], 3, 1.0)
+    top = transition_from_anchors(predicted, 1.0)
     torch.testing.assert_close(top.diagonal(), predicted.max(0).values, rtol=0, atol=1e-5)
-    lowest = transition_from_anchors(iter(batches), lambda inputs: predicted[inputs[:, 0]], 3, 0.0)
+    lowest = transition_from_anchors(predicted, 0.0)
     assert lowest.min() > 0, "its logarithm must be finite"
 
 

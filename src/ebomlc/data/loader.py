@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ebomlc.records import Batch, IntArray
+from ebomlc.records import WHOLE, Batch, IntArray, Share
 from ebomlc.seeding import torch_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -74,12 +74,16 @@ class PairedLoader:
     its rows come in other epochs. Trusted rows are drawn in random passes of their own, no row twice in one batch; or
     balanced, see `trusted_classes`. The order depends on seed and epoch alone, so any epoch can be replayed.
 
+    Several processes draw the same batches, and each takes its part of every batch: of the noisy rows and of both
+    halves of the trusted ones (`ebomlc.methods.learner.halve`). So the parts are halved as the whole is, and what is
+    trained on does not depend on the number of processes, augmentation aside.
+
     Parameters
     ----------
     noisy, trusted : Rows
         All rows of each set.
     batch_size, trusted_batch_size : int
-        Rows a batch; at most as many as there are.
+        Rows a batch, of all processes together; at most as many as there are, and cut so that every process has alike.
     seed : int
         Of order and augmentation.
     device : torch.device
@@ -90,6 +94,13 @@ class PairedLoader:
     trusted_classes : Tensor of int64, shape [len(trusted)], optional
         Right labels of the trusted rows. Where given, both halves of a trusted batch (`ebomlc.methods.learner.halve`)
         hold every class alike: a rare row may come twice in one half, but never in both.
+    share : Share
+        Of this process.
+
+    Raises
+    ------
+    ValueError
+        Where a process would have no noisy row of a batch, or no trusted row of one of its halves.
     """
 
     def __init__(
@@ -103,11 +114,16 @@ class PairedLoader:
         device: torch.device | None = None,
         augment: Augment | None = None,
         trusted_classes: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.noisy = noisy
         self.trusted = trusted
-        self.batch_size = min(batch_size, len(noisy))
-        self.trusted_batch_size = min(trusted_batch_size, len(trusted))
+        n_halves = 1 if share.size == 1 else 2 * share.size
+        self.batch_size = min(batch_size, len(noisy)) // share.size * share.size
+        self.trusted_batch_size = min(trusted_batch_size, len(trusted)) // n_halves * n_halves
+        if share.size > 1 and 0 in (self.batch_size, self.trusted_batch_size):
+            raise ValueError(f"{share.size} processes cannot share {len(noisy)} noisy and {len(trusted)} trusted rows")
+        self.share = share
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.augment = augment
@@ -122,16 +138,28 @@ class PairedLoader:
         order = torch_generator(self.seed, f"noisy order {epoch}")
         rows = torch.randperm(len(self.noisy), generator=order).to(self.device)
         trusted = self._trusted_rows(torch_generator(self.seed, f"trusted order {epoch}"))
-        pixels = torch_generator(self.seed, f"augmentation {epoch}", self.device.type)
+        pixels = torch_generator(self.seed, f"augmentation {epoch}{self._name}", self.device.type)
         for step in range(len(self)):
             start = step * self.batch_size
-            chosen = rows[start : start + self.batch_size], next(trusted).to(self.device)
+            chosen = self._own(rows[start : start + self.batch_size]), self._own_halves(next(trusted).to(self.device))
             # of the batches that were had before, only the draws are needed that later ones come after
             if step < done and self.augment is None:
                 continue
             pair = self._augmented(self.noisy[chosen[0]], pixels), self._augmented(self.trusted[chosen[1]], pixels)
             if step >= done:
                 yield pair
+
+    @property
+    def _name(self) -> str:
+        """What tells this process's random numbers from those of the others."""
+        return "" if self.share.size == 1 else f" of rank {self.share.rank}"
+
+    def _own(self, rows: Tensor) -> Tensor:
+        return rows[self.share.part(len(rows))]
+
+    def _own_halves(self, rows: Tensor) -> Tensor:
+        middle = (len(rows) + 1) // 2
+        return torch.cat([self._own(rows[:middle]), self._own(rows[middle:])])
 
     def _trusted_rows(self, order: torch.Generator) -> Iterator[Tensor]:
         size = self.trusted_batch_size
@@ -180,7 +208,8 @@ def balanced_halves(classes: Tensor, rows: Tensor, size: int, generator: torch.G
     return torch.cat(parts)
 
 
-def in_order(rows: Rows, size: int) -> Iterator[Batch]:
-    """One pass over rows as they lie, without augmentation."""
-    for start in range(0, len(rows), size):
-        yield rows[slice(start, start + size)]
+def in_order(rows: Rows, size: int, share: Share = WHOLE) -> Iterator[Batch]:
+    """One pass over a process's share of the rows as they lie, without augmentation."""
+    own = share.part(len(rows))
+    for start in range(own.start, own.stop, size):
+        yield rows[slice(start, min(start + size, own.stop))]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ebomlc.data.encoders import Encoded
 from ebomlc.methods import Method
 from ebomlc.records import NO_LABEL, FloatArray, IntArray, LabelTable
+from ebomlc.training.distributed import ALONE, Ranks
 
 CORRECTION_BATCH = 1000
 
@@ -60,6 +61,7 @@ def correct(
     right: IntArray,
     ids: npt.NDArray[np.object_],
     class_names: Sequence[str],
+    ranks: Ranks = ALONE,
 ) -> LabelTable:
     """Suggest a label for every row.
 
@@ -76,17 +78,22 @@ def correct(
         The user's ids.
     class_names : sequence of str, length K
         Class k's name.
+    ranks : Ranks
+        Who shares the rows; all of them must call this, and all get the whole table.
 
     Returns
     -------
     LabelTable
         Rows in the order of `ids`.
     """
+    own = ranks.part(len(ids))
     chunks = [
         _correct_chunk(method, inputs[rows], given[rows], right[rows])
-        for rows in (slice(start, start + CORRECTION_BATCH) for start in range(0, len(ids), CORRECTION_BATCH))
+        for start in range(own.start, own.stop, CORRECTION_BATCH)
+        for rows in [slice(start, min(start + CORRECTION_BATCH, own.stop))]
     ]
-    joined = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Columns.__dataclass_fields__}
+    columns = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _Columns.__dataclass_fields__}
+    joined = {name: ranks.gather(torch.from_numpy(column)).numpy() for name, column in columns.items()}
     names = np.array([*class_names, None], dtype=object)  # NO_LABEL is the last entry
     return LabelTable(
         id=ids,

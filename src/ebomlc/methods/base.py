@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebomlc.bilevel.inner import Optimizer
 from ebomlc.config import build
@@ -17,9 +17,13 @@ from ebomlc.models import Corrector, CorrectorSettings, MainModel
 from ebomlc.records import Batch, StepReport
 
 
-def identity(gradient: Tensor) -> Tensor:
-    """The average of a flat gradient over the ranks of a run with one rank."""
-    return gradient
+def identity(tensor: Tensor) -> Tensor:
+    """The average of a flat gradient over the ranks of a run with one rank, and the rows of all of them."""
+    return tensor
+
+
+LEAST_ROWS = 2
+"""Of a batch that batch norm can be trained on."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,15 @@ class StepContext:
         Share of the steps already done.
     reduce : callable
         Averages a flat gradient over ranks. To be called on every gradient before it enters an inner product.
+    gather : callable
+        Joins what the ranks hold of their rows of the batch [n, ...], as many on each. For figures that are kept of
+        single rows, which every rank keeps of all: another epoch gives the row to another rank.
     """
 
     lr: float
     progress: float
     reduce: Callable[[Tensor], Tensor] = identity
+    gather: Callable[[Tensor], Tensor] = identity
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,17 @@ class EpochContext:
     epoch, epochs : int
         Number of this epoch, from 0, and of all epochs.
     noisy, trusted : callable
-        Each call gives one pass over the noisy rows, or over the trusted rows that train, without augmentation.
+        Each call gives one pass without augmentation: over this rank's share of the noisy rows, or over the trusted
+        rows that train, which are few, and all of them on every rank.
+    gather : callable
+        Joins what the ranks found of their shares [n, ...], in the order of the rows.
     """
 
     epoch: int
     epochs: int
     noisy: Callable[[], Iterator[Batch]]
     trusted: Callable[[], Iterator[Batch]]
+    gather: Callable[[Tensor], Tensor] = identity
 
 
 class Part(Protocol):
@@ -124,6 +136,12 @@ class Setup:
     class_weights : Tensor of shape [K], optional
         Weight of each class in the noisy rows' part of the training loss, about 1 on average; None weighs all alike.
         Trusted rows are balanced by how they are drawn and suggestions are never weighted.
+    adapt : callable, optional
+        Changes other networks than main models, in place, once they are made: they may have to share batch norm's
+        statistics with other ranks, as those of `make_model` do then.
+    least_rows : int
+        Of a part of a batch, for it to train; a method may leave fewer out. 0 where every rank has to take part in
+        every forward.
 
     Raises
     ------
@@ -137,6 +155,8 @@ class Setup:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     joint_forward: bool = False
     class_weights: Tensor | None = None
+    adapt: Callable[[nn.Module], object] | None = None
+    least_rows: int = LEAST_ROWS
 
     def __post_init__(self) -> None:
         """Check the number of class weights."""
@@ -154,7 +174,10 @@ class Setup:
     def make_corrector(self, model: MainModel, settings: CorrectorSettings) -> Corrector:
         """A freshly initialised corrector beside `model`, in its dtype and on its device."""
         weight = model.head.weight
-        return Corrector(model.feature_dim, self.n_classes, settings).to(weight.device, weight.dtype)
+        corrector = Corrector(model.feature_dim, self.n_classes, settings).to(weight.device, weight.dtype)
+        if self.adapt is not None:
+            self.adapt(corrector)
+        return corrector
 
 
 @dataclass(frozen=True)

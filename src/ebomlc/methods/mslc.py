@@ -124,13 +124,11 @@ class RowAverages:
         if missing > 0:
             self.values = torch.cat([self.values, self.values.new_zeros(missing, self.values.shape[1])])
 
-    def update(self, index: Tensor, predicted: Tensor) -> Tensor:
-        """Take in predictions [n, K] of rows at positions [n]; gives their new averages [n, K]."""
+    def update(self, index: Tensor, predicted: Tensor) -> None:
+        """Take in predictions [n, K] of rows at positions [n]."""
         old = self.values[index]
         is_new = old.sum(1, keepdim=True) == 0
-        new = torch.where(is_new, predicted, self.decay * old + (1 - self.decay) * predicted)
-        self.values[index] = new
-        return new
+        self.values[index] = torch.where(is_new, predicted, self.decay * old + (1 - self.decay) * predicted)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages."""
@@ -156,8 +154,8 @@ class Mslc:
     Attributes
     ----------
     averages : RowAverages
-        State of the training only: suggestions do not need it and `state_dict` leaves it out. On several ranks
-        each one holds the rows it has seen.
+        State of the training only: suggestions do not need it and `state_dict` leaves it out. Every rank holds those
+        of all rows.
     """
 
     def __init__(self, settings: MslcSettings, setup: Setup) -> None:
@@ -179,8 +177,8 @@ class Mslc:
     def begin_epoch(self, context: EpochContext) -> None:
         """Make room for every noisy row, once: later steps then need not ask the device how far positions reach."""
         if len(self.averages.values) == 0:
-            for batch in context.noisy():
-                self.averages.cover(batch.index)
+            last = torch.stack([batch.index.max() for batch in context.noisy()])
+            self.averages.cover(context.gather(last))
 
     def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
         """One optimizer step on the lower loss; once correction has started, one Adam step of the networks too."""
@@ -189,9 +187,11 @@ class Mslc:
         replay = RandomReplay(main.model)
         output = main.forward_lower(noisy, training_half)
         log = output.noisy.logits.log_softmax(dim=1)
+        index = context.gather(noisy.index)
         if len(self.averages.values) == 0:
-            self.averages.cover(noisy.index)
-        average = self.averages.update(noisy.index, log.detach().exp())
+            self.averages.cover(index)
+        self.averages.update(index, context.gather(log.detach().exp()))
+        average = self.averages.values[noisy.index]
         if context.progress < self.settings.start:
             targets = main.setup.weigh(F.one_hot(noisy.given, main.setup.n_classes).to(log))
             lower = lower_loss(output, targets, training_half)

@@ -62,9 +62,6 @@ from ebomlc.methods.transition import (
 from ebomlc.models import MainModel
 from ebomlc.records import Batch, StepReport
 
-LEAST_ROWS = 2
-"""Of a batch that batch norm can be trained on."""
-
 
 @dataclass(frozen=True)
 class PlusSettings:
@@ -272,7 +269,8 @@ class Plus:
             self.twins.begin()
         elif context.epoch == warm_up:
             seen = [(self._agreed(batch.inputs), batch.given) for batch in context.noisy()]
-            self.transition = self._estimate(seen, context)
+            predicted, given = _joined(seen, context)
+            self.transition = self._estimate(predicted, given, context)
         elif context.epoch == warm_up + cross_fitting:
             self._fix_targets(context)
             self.twins.end()
@@ -303,7 +301,7 @@ class Plus:
             own, twin = noisy[folds == fold], twins[fold]
             judge = twins[1 - fold] if self.settings.cross_fitted else twin
             loss = twin.flat.vector.new_zeros(())
-            if min(len(own), len(half)) >= LEAST_ROWS:
+            if min(len(own), len(half)) >= self.setup.least_rows:
                 targets = bayes_posterior(judge.logits(own.inputs).softmax(1), own.given, transition)
                 output = twin.learner.forward_lower(own, half)
                 loss = (len(own) + len(half)) * lower_loss(output, self.setup.weigh(targets), half)
@@ -325,9 +323,8 @@ class Plus:
         """Mean of the twins' probabilities [n, K]."""
         return torch.stack([twin.logits(inputs).softmax(1) for twin in self.twins.networks]).mean(0)
 
-    def _estimate(self, seen: list[tuple[Tensor, Tensor]], context: EpochContext) -> Tensor:
+    def _estimate(self, predicted: Tensor, given: Tensor, context: EpochContext) -> Tensor:
         """T from probabilities and given labels of the noisy rows, and from the trusted rows' pairs."""
-        predicted, given = (torch.cat(parts) for parts in zip(*seen, strict=True))
         expected = transition_from_predictions(predicted, given)
         pairs = torch.zeros_like(expected)
         for batch in context.trusted():
@@ -336,12 +333,11 @@ class Plus:
 
     def _fix_targets(self, context: EpochContext) -> None:
         """Every noisy row's target, by the twin that has not trained on it."""
-        seen = [(batch.index, self._unfitted(batch), batch.given) for batch in context.noisy()]
-        self.transition = self._estimate([(p, given) for _, p, given in seen], context)
-        n = 1 + max(int(index.max()) for index, _, _ in seen)
-        values = self.targets.values.new_zeros(n, self.setup.n_classes)
-        for index, predicted, given in seen:
-            values[index] = bayes_posterior(predicted, given, self.transition)
+        seen = [(self._unfitted(batch), batch.given, batch.index) for batch in context.noisy()]
+        predicted, given, index = _joined(seen, context)
+        self.transition = self._estimate(predicted, given, context)
+        values = self.targets.values.new_zeros(1 + int(index.max()), self.setup.n_classes)
+        values[index] = bayes_posterior(predicted, given, self.transition)
         self.targets.values = values
 
     def _unfitted(self, noisy: Batch) -> Tensor:
@@ -361,6 +357,11 @@ class Plus:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back the transition matrix."""
         self.transition = state.get("transition")
+
+
+def _joined(seen: Sequence[tuple[Tensor, ...]], context: EpochContext) -> tuple[Tensor, ...]:
+    """Figures of the batches of a pass, each joined over all rows of all ranks."""
+    return tuple(context.gather(torch.cat(parts)) for parts in zip(*seen, strict=True))
 
 
 def _move(networks: Sequence[AveragedLearner], losses: list[Tensor], context: StepContext) -> StepReport:

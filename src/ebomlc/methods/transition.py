@@ -96,9 +96,7 @@ RAREST = 1e-6
 """Least probability of a cell that is read off predictions, so that its logarithm is finite."""
 
 
-def transition_from_anchors(
-    batches: Iterator[Batch], probabilities: Callable[[Tensor], Tensor], n_classes: int, percentile: float
-) -> Tensor:
+def transition_from_anchors(predicted: Tensor, percentile: float) -> Tensor:
     """T[true, given] from the noisy rows alone (Patrini et al. 2017, their estimator of an unknown T).
 
     Row i is p(given | x) of the noisy row that, by its probability of class i, stands at the percentile: a row so
@@ -106,12 +104,8 @@ def transition_from_anchors(
 
     Parameters
     ----------
-    batches : iterator of Batch
-        One pass over the noisy rows; their predictions [N, K] are held in memory.
-    probabilities : callable
-        The noisy model's p(given | x) of inputs.
-    n_classes : int
-        K.
+    predicted : Tensor, shape [N, K]
+        The noisy model's p(given | x) of the noisy rows.
     percentile : float in [0, 1]
         Share of the rows that are less sure of the class.
 
@@ -120,9 +114,8 @@ def transition_from_anchors(
     Tensor of float64, shape [K, K]
         Rows sum to 1; no cell is zero.
     """
-    predicted = torch.cat([probabilities(batch.inputs).cpu() for batch in batches])
     rank = min(int(percentile * len(predicted)), len(predicted) - 1)
-    anchors = torch.stack([predicted[:, k].kthvalue(rank + 1).indices for k in range(n_classes)])
+    anchors = torch.stack([column.kthvalue(rank + 1).indices for column in predicted.T])
     rows = predicted[anchors].double().clamp_min(RAREST)
     return rows / rows.sum(1, keepdim=True)
 
@@ -319,7 +312,8 @@ def _create_glc(settings: GlcSettings, setup: Setup) -> LossCorrection:
 
 def _create_forward(settings: ForwardSettings, setup: Setup) -> LossCorrection:
     def estimate(context: EpochContext, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
-        return transition_from_anchors(context.noisy(), probabilities, setup.n_classes, settings.percentile)
+        predicted = torch.cat([probabilities(batch.inputs).cpu() for batch in context.noisy()])
+        return transition_from_anchors(context.gather(predicted), settings.percentile)
 
     return LossCorrection(setup, settings.first_phase, estimate)
 
@@ -374,7 +368,7 @@ class Bayes:
         self.model.eval()
         with torch.no_grad():
             seen = [(self.learner.probabilities(batch.inputs), batch.given) for batch in context.noisy()]
-        predicted, given = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        predicted, given = (context.gather(torch.cat(parts)) for parts in zip(*seen, strict=True))
         expected = transition_from_predictions(predicted, given, rounds=self.settings.rounds)
         pairs = torch.zeros_like(expected)
         for batch in context.trusted():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from ebomlc.config import ENOUGH_HELDOUT, TrainingConfig
 from ebomlc.data.loader import PairedLoader, Rows, in_order
 from ebomlc.errors import TrainingDivergedError
 from ebomlc.methods import EpochContext, Method, StepContext
-from ebomlc.records import Batch
+from ebomlc.records import WHOLE, Batch, Share
+from ebomlc.seeding import child_seed
 from ebomlc.training.checkpoint import Checkpoints, NullCheckpoints
+from ebomlc.training.distributed import ALONE, Ranks, average_statistics, check_alike
 from ebomlc.training.interrupts import HeldSignals
 from ebomlc.training.progress import (
     Divergence,
@@ -31,6 +34,8 @@ from ebomlc.training.trackers import Row, Tracker
 
 LOGGING_INTERVAL = 50
 EVALUATION_BATCH = 1000
+ASKED_EVERY = 10
+"""Steps after which several ranks ask each other whether it is time for a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def fit(
     tracker: Tracker,
     checkpoints: Checkpoints | None = None,
     *,
+    ranks: Ranks = ALONE,
     quiet: bool = False,
 ) -> Training:
     """Train a method, from its last checkpoint on where there is one.
@@ -91,7 +97,10 @@ def fit(
     tracker : Tracker
         Takes one row an epoch.
     checkpoints : Checkpoints, optional
-        Keeps the state between steps, and gives the one to go on from; by default nothing is kept.
+        Keeps the state between steps, and gives the one to go on from; by default nothing is kept. Of several ranks
+        the first one's count.
+    ranks : Ranks
+        Who trains together, each on its own share of the batches of `loader`.
     quiet : bool
         No progress bar; there is none either where standard error is not a terminal.
 
@@ -102,7 +111,7 @@ def fit(
     """
     if config.epochs is None:
         raise ValueError("the number of epochs must be decided before training")
-    run = _Run(method, loader, config, config.epochs, checkpoints or NullCheckpoints())
+    run = _Run(method, loader, config, config.epochs, checkpoints or NullCheckpoints(), ranks)
     tracker.restore(run.progress.rows)
     bar = tqdm(
         total=run.total * loader.batch_size,
@@ -139,46 +148,91 @@ class _Run:
     """A training under way: what it is made of, and how far it is."""
 
     def __init__(
-        self, method: Method, loader: PairedLoader, config: TrainingConfig, epochs: int, checkpoints: Checkpoints
+        self,
+        method: Method,
+        loader: PairedLoader,
+        config: TrainingConfig,
+        epochs: int,
+        checkpoints: Checkpoints,
+        ranks: Ranks,
     ) -> None:
         self.method, self.loader, self.config, self.epochs = method, loader, config, epochs
-        self.checkpoints = checkpoints
+        self.checkpoints, self.ranks = checkpoints, ranks
         self.total = epochs * len(loader)
         self._started = time.monotonic()
-        stored = checkpoints.latest()
-        self.progress = Progress() if stored is None else from_checkpoint(method, stored)
+        self.progress = self._begin()
+
+    def _begin(self) -> Progress:
+        """Where the last checkpoint was taken; without any, every rank begins with the first one's weights."""
+        stored = self.checkpoints.latest()
+        if self.ranks.size > 1:
+            stored = self.ranks.share(stored or to_checkpoint(self.method, Progress(), 0.0))
+        if stored is None:
+            return Progress()
+        progress = from_checkpoint(self.method, stored)
+        return progress if progress.step else Progress()
 
     def seconds(self) -> float:
         """Of training so far, in every process that took part."""
         return self.progress.seconds + time.monotonic() - self._started
 
+    def is_time_to_save(self, signals: HeldSignals, *, is_epoch_end: bool = False) -> bool:
+        """Whether the state is to be kept now, as one of the ranks sees it."""
+        step = self.progress.step
+        if self.ranks.size > 1 and not is_epoch_end and step % ASKED_EVERY:
+            return False
+        is_due = signals.received is not None or self.checkpoints.is_due(step, is_epoch_end=is_epoch_end)
+        return self.ranks.any(is_due)
+
     def save(self) -> None:
         """Keep the state as it is now."""
-        self.checkpoints.save(to_checkpoint(self.method, self.progress, self.seconds()))
+        self.join_state()
+        if self.ranks.rank == 0:
+            self.checkpoints.save(to_checkpoint(self.method, self.progress, self.seconds()))
+
+    def join_state(self) -> None:
+        """Make what each rank keeps for itself that of all: figures of steps, and batch norm's where not shared."""
+        if self.ranks.size > 1:
+            self.progress.interval.share(self.ranks.average)
+            if not self.config.sync_batch_norm:
+                average_statistics(self.method, self.ranks)
+
+    def seed(self, name: str) -> None:
+        """On several ranks, let what is drawn at random depend on the run's seed and a name alone.
+
+        What all ranks draw under one name is the same, and none needs the state of a generator to go on.
+        """
+        if self.ranks.size > 1:
+            torch.manual_seed(child_seed(self.loader.seed, name))
 
 
 def _train_epoch(run: _Run, bar: tqdm[Any], signals: HeldSignals) -> Divergence | None:
     """The steps of an epoch that are still to be done; says where they stopped being numbers."""
-    method, loader, progress = run.method, run.loader, run.progress
+    method, loader, progress, ranks = run.method, run.loader, run.progress, run.ranks
     epoch, done = divmod(progress.step, len(loader))
     if done == 0:
-        method.begin_epoch(EpochContext(epoch, run.epochs, _passes(loader.noisy), _passes(loader.trusted)))
+        run.seed(f"epoch {epoch}")
+        noisy_pass, trusted_pass = _passes(loader.noisy, ranks), _passes(loader.trusted)
+        method.begin_epoch(EpochContext(epoch, run.epochs, noisy_pass, trusted_pass, ranks.gather))
         progress.interval = Interval()
     method.model.train()
     lr = run.config.lr
     for noisy, trusted in loader.epoch(epoch, done):
         share = progress.step / run.total
         lr = learning_rate(run.config, share)
-        progress.interval.add(method.step(noisy, trusted, StepContext(lr, share)), lr)
+        run.seed(f"step {progress.step} of rank {ranks.rank}")
+        context = StepContext(lr, share, ranks.average, partial(ranks.gather, alike=True))
+        progress.interval.add(method.step(noisy, trusted, context), lr)
         progress.step += 1
-        bar.update(len(noisy))
+        bar.update(loader.batch_size)
         is_last = progress.step % len(loader) == 0
         if progress.step % LOGGING_INTERVAL == 0 or is_last:
+            run.join_state()
             divergence = progress.interval.close(progress.step)
             if divergence is not None:
                 return divergence
             bar.set_postfix(loss=f"{progress.interval.loss:.3f}", heldout=_shown(progress.last), refresh=False)
-        if not is_last and (signals.received is not None or run.checkpoints.is_due(progress.step)):
+        if not is_last and run.is_time_to_save(signals):
             run.save()
             signals.deliver()
     finite = _is_finite(method, loader.trusted[slice(0, EVALUATION_BATCH)])
@@ -188,6 +242,7 @@ def _train_epoch(run: _Run, bar: tqdm[Any], signals: HeldSignals) -> Divergence 
 def _end_epoch(run: _Run, heldout: Batch, tracker: Tracker, signals: HeldSignals) -> None:
     """Look at the held-out rows, record the epoch, and keep the state where it is time to."""
     progress, step = run.progress, run.progress.step
+    check_alike(run.method, run.ranks, step // len(run.loader))
     progress.last = _snapshot(run.method, step // len(run.loader), heldout)
     if progress.chosen is None or _is_better(progress.last, progress.chosen, len(heldout)):
         progress.chosen = progress.last
@@ -201,13 +256,13 @@ def _end_epoch(run: _Run, heldout: Batch, tracker: Tracker, signals: HeldSignals
     }
     progress.rows.append(row)
     tracker.log(row)
-    if signals.received is not None or run.checkpoints.is_due(step, is_epoch_end=True):
+    if run.is_time_to_save(signals, is_epoch_end=True):
         run.save()
         signals.deliver()
 
 
-def _passes(rows: Rows) -> Callable[[], Iterator[Batch]]:
-    return lambda: in_order(rows, EVALUATION_BATCH)
+def _passes(rows: Rows, share: Share = WHOLE) -> Callable[[], Iterator[Batch]]:
+    return lambda: in_order(rows, EVALUATION_BATCH, share)
 
 
 def _shown(snapshot: Snapshot | None) -> str:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -14,6 +15,7 @@ from ebomlc.config import TrainingConfig
 from ebomlc.data.loader import PairedLoader, in_order
 from ebomlc.environment import available_memory_mb, peak_memory_mb
 from ebomlc.methods import EpochContext, Method, StepContext
+from ebomlc.training.distributed import ALONE, Ranks
 
 WARM_UP, TIMED = 1, 3
 
@@ -51,7 +53,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def estimate_training(create: Callable[[], Method], loader: PairedLoader, config: TrainingConfig) -> Estimate:
+def estimate_training(
+    create: Callable[[], Method], loader: PairedLoader, config: TrainingConfig, ranks: Ranks = ALONE
+) -> Estimate:
     """Try a few steps of a method that is thrown away; the run's random numbers are not touched.
 
     Parameters
@@ -62,19 +66,21 @@ def estimate_training(create: Callable[[], Method], loader: PairedLoader, config
         Gives the batches, which every epoch draws anew.
     config : TrainingConfig
         Epochs, which must be decided by now, and rate.
+    ranks : Ranks
+        Who will train together, all of whom must call this.
     """
     epochs = config.epochs or 1
     devices = [loader.device] if loader.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         method = create()
-        method.begin_epoch(
-            EpochContext(0, epochs, lambda: in_order(loader.noisy, 1000), lambda: in_order(loader.trusted, 1000))
-        )
+        passes = (lambda: in_order(loader.noisy, 1000, ranks)), (lambda: in_order(loader.trusted, 1000))
+        method.begin_epoch(EpochContext(0, epochs, *passes, ranks.gather))
         method.model.train()
         times = []
         for noisy, trusted in islice(loader.epoch(0), WARM_UP + TIMED):
             started = time.perf_counter()
-            float(method.step(noisy, trusted, StepContext(config.lr, 0.0)).loss)  # waits for the device
+            context = StepContext(config.lr, 0.0, ranks.average, partial(ranks.gather, alike=True))
+            float(method.step(noisy, trusted, context).loss)  # waits for the device
             times.append(time.perf_counter() - started)
     step = statistics.median(times[WARM_UP:] or times)
     return Estimate(step, step * epochs * len(loader), peak_memory_mb(), available_memory_mb(loader.device.type))

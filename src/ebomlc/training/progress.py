@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,19 @@ class Interval:
         """Take in what a step at rate `lr` said."""
         self.reports.append(report)
         self.rates.append(lr)
+
+    def share(self, average: Callable[[Tensor], Tensor]) -> None:
+        """Replace each figure that is not summed up yet by its average over ranks."""
+        columns = self.columns()
+        if columns:
+            self.take(dict(zip(columns, average(torch.stack(list(columns.values()))), strict=True)))
+
+    def take(self, columns: Mapping[str, Tensor]) -> None:
+        """Hold the reports that have these figures, one for each rate."""
+        self.reports = [
+            StepReport(columns["loss"][k], {name: values[k] for name, values in columns.items() if name != "loss"})
+            for k in range(len(self.rates))
+        ]
 
     def close(self, steps_done: int) -> Divergence | None:
         """Sum up and forget the reports; says where a loss was not finite."""
@@ -167,17 +180,8 @@ def from_checkpoint(method: Method, checkpoint: Checkpoint) -> Progress:
     load_module_state(method.parts, _group(checkpoint, "parts", device))
     _set_generators(_group(checkpoint, "generator", torch.device("cpu")), device)
     figures, reports = checkpoint.figures, _group(checkpoint, "reports", device)
-    columns = {name: reports[name].unbind() for name in figures["measures"]}
-    interval = Interval(
-        reports=[
-            StepReport(columns["loss"][k], {name: values[k] for name, values in columns.items() if name != "loss"})
-            for k in range(len(figures["rates"]))
-        ],
-        rates=list(figures["rates"]),
-        sums=dict(figures["sums"]),
-        steps=figures["steps"],
-        loss=figures["loss"],
-    )
+    interval = Interval([], list(figures["rates"]), dict(figures["sums"]), figures["steps"], figures["loss"])
+    interval.take({name: reports[name] for name in figures["measures"]})
     last = _snapshot(checkpoint, "last", device)
     return Progress(
         step=checkpoint.step,
