@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ebomlc.config import RunConfig, build, merge_options, read_toml, to_toml
+from ebomlc.config import RunConfig, TrainingConfig, build, merge_options, read_toml, to_toml
 from ebomlc.data.columns import describe_inputs
 from ebomlc.data.pool import Pool
 from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
@@ -24,7 +25,7 @@ from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.findings import REPORT, write_report
-from ebomlc.fingerprint import agree, check_asked
+from ebomlc.fingerprint import agree, check_asked, essentials, flatten
 from ebomlc.judgement import judge
 from ebomlc.labels.health import Symptom, find_symptoms, unseen_error
 from ebomlc.labels.scores import accuracy, balanced_accuracy, class_figures, label_accuracies
@@ -48,14 +49,16 @@ from ebomlc.run_folder import (
     is_finished,
     is_unfinished,
     new_run,
+    write_checksums,
 )
 from ebomlc.training import engine
 from ebomlc.training.checkpoint import FileCheckpoints
 from ebomlc.training.device import suitable_threads
+from ebomlc.training.distributed import Ranks, check_equal, join
 from ebomlc.training.engine import Training
 from ebomlc.training.estimate import estimate_training
 from ebomlc.training.states import save_state
-from ebomlc.training.trackers import CsvTracker
+from ebomlc.training.trackers import CsvTracker, NullTracker
 
 TRUSTED_TWICE = 0.1
 """From this share of the trusted rows on, their being among the noisy ones under another id is no accident."""
@@ -270,18 +273,42 @@ def run(
     resume: bool = False,
     say: Say | None = None,
 ) -> Run:
-    """Do the whole job of a configuration; see `fit`."""
+    """Do the whole job of a configuration; see `fit`. Processes that ``torchrun`` started do it together."""
     started = time.monotonic()
+    with join() as ranks, torch.random.fork_rng(), _speaking_once(ranks):
+        heard = say if ranks.rank == 0 or say is None else _say_nothing
+        flags = {"--out": str(out), "--overwrite": overwrite, "--resume": resume, "a function say": say is not None}
+        check_equal(ranks, {**flatten(config), **flags})
+        is_done = ranks.agree(lambda: ranks.rank == 0 and _is_done(config, out, overwrite, resume))
+        if ranks.any(is_done):
+            if heard is not None:
+                heard(f"{out} holds this run, finished; it is left as it is")
+            return load_run(out)
+        return _run(config, given or Given(), out, started, overwrite, resume, heard, ranks)
+
+
+@contextmanager
+def _speaking_once(ranks: Ranks) -> Iterator[None]:
+    """Inside, what all ranks would warn of is said by the first one alone."""
+    with warnings.catch_warnings():
+        if ranks.rank:
+            warnings.simplefilter("ignore", DataWarning)
+        yield
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _is_done(config: RunConfig, out: Path, overwrite: bool, resume: bool) -> bool:
+    """Whether the folder holds this very run, finished; raises InputError where it cannot take it."""
     check_folder(out, overwrite=overwrite, resume=resume)
     if resume and is_unfinished(out):
         _check_asked(config, out / UNFINISHED / CONFIG, out)
     elif resume and is_finished(out):
         _check_asked(config, out / CONFIG, out)
-        if say is not None:
-            say(f"{out} holds this run, finished; it is left as it is")
-        return load_run(out)
-    with torch.random.fork_rng():
-        return _run(config, given or Given(), out, started, overwrite, resume, say)
+        return True
+    return False
 
 
 def load_run(folder: Path) -> Run:
@@ -306,27 +333,43 @@ def _check_asked(config: RunConfig, stored: Path, out: Path) -> None:
         check_asked(config, read_toml(stored), out)
 
 
+def _prepare(config: RunConfig, given: Given, say: Say | None, ranks: Ranks) -> Job:
+    """Prepare the job on every rank; on each machine one does it first, and fills the caches for the others."""
+    first = ranks.agree(lambda: prepare(config, given, say, ranks) if ranks.on_machine == 0 else None)
+    job = ranks.agree(lambda: prepare(config, given, say, ranks) if first is None else first)
+    if ranks.size > 1:
+        check_equal(ranks, essentials(job))
+    return job
+
+
 def _run(
-    config: RunConfig, given: Given, out: Path, started: float, overwrite: bool, resume: bool, say: Say | None
+    config: RunConfig,
+    given: Given,
+    out: Path,
+    started: float,
+    overwrite: bool,
+    resume: bool,
+    say: Say | None,
+    ranks: Ranks,
 ) -> Run:
-    job = prepare(config, given, say)
+    job = _prepare(config, given, say, ranks)
     settings = job.config.training
     if say is not None:
         say(_announcement(job))
         with suitable_threads(job.method.model):
-            say(str(estimate_training(job.create, job.loader, settings)))
-    with new_run(out, overwrite=overwrite, resume=resume) as folder:
-        agree(folder / BEGUN, job, out)
-        _save_inputs(job, folder)
+            say(str(estimate_training(job.create, job.loader, settings, ranks)))
+    with ExitStack() as stack:
+        folder = ranks.agree(lambda: _begin(stack, job, out, overwrite, resume) if ranks.rank == 0 else None)
         with suitable_threads(job.method.model):
             training = engine.fit(
                 job.method,
                 job.loader,
                 job.heldout,
                 settings,
-                CsvTracker(folder / METRICS),
-                FileCheckpoints(folder / CHECKPOINT, settings.checkpoint_minutes, settings.checkpoint_steps),
-                quiet=say is None,
+                NullTracker() if folder is None else CsvTracker(folder / METRICS),
+                None if folder is None else _checkpoints(folder, settings),
+                ranks=ranks,
+                quiet=say is None or ranks.rank > 0,
             )
             chosen, last = _predictions(job, training)
             judged = judge(job, say)
@@ -343,12 +386,15 @@ def _run(
             "peak_memory_mb": peak_memory_mb(),
             "classes": _class_figures(job, labels, chosen),
         }
+        if folder is None:
+            return Run(out, summary, labels)
         labels.to_frame().to_parquet(folder / LABELS, index=False)
         trust = json.dumps(judged.verdict.to_dict(), indent=2, allow_nan=False)
         (folder / TRUST).write_text(trust + "\n", encoding="utf-8")
         save_state(folder / MAIN, job.method.model.state_dict())
         save_state(folder / METHOD, job.method.state_dict())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_checksums(folder)
     for symptom in symptoms:
         warnings.warn(symptom.message, DataWarning, stacklevel=3)
     _add_report(out, pool)
@@ -363,6 +409,18 @@ def _look_for_symptoms(job: Job, training: Training, labels: LabelTable) -> list
     contradicted = _predict(job, torch.as_tensor(encoded)) != pool.right[rows]
     by_id = dict(zip((str(name) for name in pool.ids[rows]), contradicted.tolist(), strict=True))
     return find_symptoms(labels, training.rows, None if noise is None else noise["low"], error, by_id)
+
+
+def _begin(stack: ExitStack, job: Job, out: Path, overwrite: bool, resume: bool) -> Path:
+    """The folder to write to until the stack is left, with all that is known before the training."""
+    folder = stack.enter_context(new_run(out, overwrite=overwrite, resume=resume))
+    agree(folder / BEGUN, job, out)
+    _save_inputs(job, folder)
+    return folder
+
+
+def _checkpoints(folder: Path, settings: TrainingConfig) -> FileCheckpoints:
+    return FileCheckpoints(folder / CHECKPOINT, settings.checkpoint_minutes, settings.checkpoint_steps)
 
 
 def _add_report(out: Path, pool: Pool) -> None:
@@ -388,6 +446,7 @@ def _announcement(job: Job) -> str:
         f"inputs: {describe_inputs(pool.inputs)}",
         f"encoder {config.encoder.name}: {job.reasons['encoder']}",
         f"model {config.model.name}: {job.reasons['model']}",
+        *_ranks_line(job),
         f"method {config.method.name}, {_count(training.epochs, 'epoch')} of {_count(len(job.loader), 'step')} on "
         f"{training.device}, {training.precision} ({job.reasons['precision']}), weight decay {training.weight_decay:g}",
     ]
@@ -410,6 +469,16 @@ def _overlap_lines(job: Job) -> list[str]:
     if overlap.test and test is not None:
         lines.append(f"{overlap.test:,} of the {len(test.labels):,} test rows also train, by content")
     return lines
+
+
+def _ranks_line(job: Job) -> list[str]:
+    """Who shares the work, and what of a batch cannot be shared evenly."""
+    size, loader = job.ranks.size, job.loader
+    if size == 1:
+        return []
+    return [
+        f"{size} processes share each batch of {loader.batch_size} noisy and {loader.trusted_batch_size} trusted rows"
+    ]
 
 
 def _noise_line(job: Job) -> str:

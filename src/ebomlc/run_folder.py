@@ -9,6 +9,7 @@ folder with a summary holds a finished run, and one without holds none.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,8 +26,8 @@ CONFIG, SPLIT, ENCODER, METRICS = "config.toml", "split.npz", "encoder", "metric
 MAIN, METHOD, LABELS, SUMMARY = "main.safetensors", "method.safetensors", "labels.parquet", "summary.json"
 CONTENTS = (CONFIG, SPLIT, ENCODER, METRICS, MAIN, METHOD, LABELS, SUMMARY)
 
-REPORT, TRUST = "report.html", "trust.json"
-OPTIONAL = (REPORT, TRUST)
+REPORT, TRUST, CHECKSUMS = "report.html", "trust.json", "SHA256SUMS"
+OPTIONAL = (REPORT, TRUST, CHECKSUMS)
 """What not every run has, and another run must not leave behind."""
 
 UNFINISHED, WHOLE, LOCK = "unfinished", ".whole", ".lock"
@@ -178,6 +179,17 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 # --- all or nothing ---------------------------------------------------------------------------------------------------
+
+
+def write_checksums(folder: Path) -> None:
+    """List the SHA-256 of every file of a run that is written to `folder`, as ``sha256sum --check`` reads them."""
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder)
+        if name.parts[0] not in (CHECKPOINT, BEGUN, CHECKSUMS):
+            with path.open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name.as_posix()}\n")
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def _commit(out: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
 from ebomlc.errors import InputError
 
 FAILED = 1
@@ -66,13 +67,13 @@ def bench_run(
         tuning=tuning,
         minutes=minutes,
         overwrite=overwrite,
-        say=typer.echo,
+        say=echo,
     )
     if outcome.n_left:
-        typer.echo(f"time is up: {outcome.n_left} of {outcome.n_cells} runs are left; the same command continues")
-    typer.echo(f"rows: {out / 'rows.csv'}; next: ebomlc bench table {out}")
+        echo(f"time is up: {outcome.n_left} of {outcome.n_cells} runs are left; the same command continues")
+    echo(f"rows: {out / 'rows.csv'}; next: ebomlc bench table {out}")
     if outcome.n_failed:
-        typer.echo(f"error: {outcome.n_failed} of {outcome.n_cells} runs failed; see {out / 'failures.csv'}", err=True)
+        echo(f"error: {outcome.n_failed} of {outcome.n_cells} runs failed; see {out / 'failures.csv'}", err=True)
         raise typer.Exit(FAILED)
 
 
@@ -101,7 +102,7 @@ def bench_table(
     known = list(rows["method"].unique())
     text = report(rows, metric, baseline or (COST_BASELINE if COST_BASELINE in known else known[0]), form)
     if out is None:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
         return
     try:
         out.write_text(text, encoding="utf-8")
@@ -124,7 +125,7 @@ def bench_plot(
     rows = read_rows(folder)
     target = out or (folder if folder.is_dir() else folder.parent) / "plots"
     for path in draw(folder, rows, target, metric=metric, methods=_names(methods, "--methods")):
-        typer.echo(f"drew {path}")
+        echo(f"drew {path}")
 
 
 def _names(text: str | None, option: str) -> Sequence[str] | None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 
 def data(
     name: Annotated[str, typer.Argument(help="fashion-mnist (30 MB), cifar10 (170 MB), cifar100 (170 MB) or digits.")],
@@ -22,14 +24,14 @@ def data(
     """
     from ebomlc.data import official
 
-    folder = official.fetch(name, data_dir, say=typer.echo)
+    folder = official.fetch(name, data_dir, say=echo)
     if folder is None:
-        typer.echo(f"{name} come with scikit-learn: nothing to get")
+        echo(f"{name} come with scikit-learn: nothing to get")
     else:
-        typer.echo(f"{name} is in {folder.resolve()}, and its checksums are right")
+        echo(f"{name} is in {folder.resolve()}, and its checksums are right")
     if name == "cifar10" and not official.has_human_labels(data_dir):
-        typer.echo(official.HUMAN_HELP)
-    typer.echo(f"next: {next_command(name, data_dir)}")
+        echo(official.HUMAN_HELP)
+    echo(f"next: {next_command(name, data_dir)}")
 
 
 def next_command(name: str, data_dir: Path) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 METHODS = ("ce", "trusted-only", "glc", "mlc", "ebomlc")
 SEEDS = (0, 1, 2)
 NOISE, N_TRUSTED = "flip:0.4", 100
@@ -20,8 +22,8 @@ def demo(
     """Train five methods on scikit-learn's digits: 40 % of the labels flipped, 100 trusted rows, three seeds."""
     from ebomlc import run
 
-    typer.echo(f"digits, noise {NOISE}, {N_TRUSTED} trusted rows, mean of {len(SEEDS)} seeds (lowest - highest)\n")
-    typer.echo(f"{'method':<14}{'test accuracy':<24}{'given labels right':<20}{'suggested right':<24}{'seconds':>8}")
+    echo(f"digits, noise {NOISE}, {N_TRUSTED} trusted rows, mean of {len(SEEDS)} seeds (lowest - highest)\n")
+    echo(f"{'method':<14}{'test accuracy':<24}{'given labels right':<20}{'suggested right':<24}{'seconds':>8}")
     for method in METHODS:
         summaries = [
             run.fit(
@@ -35,13 +37,13 @@ def demo(
             ).summary
             for seed in SEEDS
         ]
-        typer.echo(
+        echo(
             f"{method:<14}{_spread(summaries, 'test_accuracy'):<24}"
             f"{statistics.mean(s['given_label_accuracy'] for s in summaries):<20.1%}"
             f"{_spread(summaries, 'suggested_label_accuracy'):<24}"
             f"{statistics.mean(s['seconds'] for s in summaries):>8.1f}"
         )
-    typer.echo(f"\nrun folders: {out.resolve()}/METHOD-SEED; labels.parquet in each holds the suggested labels")
+    echo(f"\nrun folders: {out.resolve()}/METHOD-SEED; labels.parquet in each holds the suggested labels")
 
 
 def _spread(summaries: list[dict[str, Any]], key: str) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 TO_HELP = (
     "csv, parquet: every label of every row; label-studio: open rows as tasks with predictions; cleanlab: "
     "pred_probs.npy and labels.csv; huggingface: a dataset; imagefolder: images in a folder for each class; onnx: the "
@@ -34,4 +36,4 @@ def export(
     """
     from ebomlc.exports import export as export_run
 
-    typer.echo(export_run(run, to, out, link=link, overwrite=overwrite))
+    echo(export_run(run, to, out, link=link, overwrite=overwrite))

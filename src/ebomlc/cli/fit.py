@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ebomlc.cli.screen import echo
 from ebomlc.config import AUTO_EPOCHS, AUTO_STEPS, IMBALANCE
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def fit(
     metrics.csv, config.toml, the split, the encoder and both models.
     """
     from ebomlc import run
+    from ebomlc.training.distributed import is_first
 
     with _saying_what_is_kept(out):
         finished = run.fit(
@@ -196,11 +198,12 @@ def fit(
             out=out,
             overwrite=overwrite,
             resume=resume,
-            say=typer.echo,
+            say=echo,
         )
-    typer.echo(describe(finished))
+    if is_first():
+        echo(describe(finished))
     if finished.summary["diverged"] is not None:
-        typer.echo(f"error: {finished.summary['diverged']}; the last good epoch was kept", err=True)
+        echo(f"error: {finished.summary['diverged']}; the last good epoch was kept", err=True)
         raise typer.Exit(3)
 
 
@@ -213,7 +216,7 @@ def _saying_what_is_kept(out: Path) -> Iterator[None]:
         from ebomlc.run_folder import can_continue
 
         if can_continue(out):
-            typer.echo("\nstopped; the same command with --resume goes on from here", err=True)
+            echo("\nstopped; the same command with --resume goes on from here", err=True)
         raise
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
@@ -25,4 +27,4 @@ def report(
     if out is not None:
         check_output(out, overwrite, suffixes=(".html", ".htm"))
     write_report(run, out, images=images or ())
-    typer.echo(f"written to {out or run / REPORT}")
+    echo(f"written to {out or run / REPORT}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
 from ebomlc.data.output import OUT_SUFFIXES, check_output
 from ebomlc.errors import DataWarning, InputError, unknown_name
 from ebomlc.records import CHECKED_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN
@@ -83,9 +84,9 @@ def sample(
     drawn = draw_rows(rows.labels, n, stratify=stratify, seed=seed)
     _warn_of_few(n, rows.labels)
     write_table(_table_to_check(rows.frame, drawn, checked or CHECKED_COLUMN), out, decimal=rows.decimal)
-    typer.echo(f"drew {n:,} of {len(rows.labels):,} rows at random{_left_out(rows)}; written to {out}")
-    typer.echo(_what_it_tells(n, drawn.sizes))
-    typer.echo(_next_step(data, out, checked or CHECKED_COLUMN, options))
+    echo(f"drew {n:,} of {len(rows.labels):,} rows at random{_left_out(rows)}; written to {out}")
+    echo(_what_it_tells(n, drawn.sizes))
+    echo(_next_step(data, out, checked or CHECKED_COLUMN, options))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ebomlc.data.arrays import load_arrays
 from ebomlc.data.encoders import ELSEWHERE, ENCODERS, Encoder
 from ebomlc.data.inputs import Inputs, no_rows
 from ebomlc.data.spelling import Spelling
@@ -73,7 +74,6 @@ def load_preprocessing(folder: Path) -> Preprocessing:
         raise InputError(
             f"{folder / DETAILS}: {unknown_name('encoder', name, ENCODERS)}; use the version of ebomlc that wrote it"
         )
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        encoder = ENCODERS[name].restore(content["details"], dict(stored))
+    encoder = ENCODERS[name].restore(content["details"], load_arrays(folder / ARRAYS))
     like = no_rows(content["kind"], content["roles"], tuple(content["shape"]))
     return Preprocessing(encoder, like, tuple(content["class_names"]), content["spelling"])
