@@ -120,7 +120,7 @@ def test_a_wrong_key_or_type_is_named_with_its_table(values, message, tmp_path):
         (DataConfig, {"text": ("label",)}, "column 'label' is the label"),
         (DataConfig, {"id": "label"}, "both name column 'label'"),
         (DataConfig, {"heldout_fraction": 0.51}, "data.heldout_fraction is 0.51"),
-        (ModelConfig, {"hidden": (0,)}, "model.hidden is (0,)"),
+        (ModelConfig, {"hidden": (0,)}, "model.hidden is [0]"),
         (ModelConfig, {"dropout": 1.0}, "model.dropout is 1.0"),
         (TrainingConfig, {"epochs": 0}, "--epochs is 0"),
         (TrainingConfig, {"batch_size": 1}, "training.batch_size is 1"),

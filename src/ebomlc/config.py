@@ -10,9 +10,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ebomlc.errors import InputError, unknown_name
+from ebomlc.errors import InputError, listed, unknown_name
 
 T = TypeVar("T")
+
+MOST_LAYERS, WIDEST = 100, 65_536
+"""Of a perceptron; beyond that it is a slip of the pen, and may be more than the memory holds."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -164,7 +167,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(all(width >= 1 for width in self.hidden), f"model.hidden is {self.hidden}: widths must be >= 1")
+        _require(
+            len(self.hidden) <= MOST_LAYERS and all(1 <= width <= WIDEST for width in self.hidden),
+            f"model.hidden is [{listed([*map(str, self.hidden)])}]: at most {MOST_LAYERS} widths from 1 to {WIDEST:,}",
+        )
         _require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}: must be in [0, 1)")
 
 
@@ -387,6 +393,8 @@ def _convert(value: Any, hint: Any, key: str, where: str, make: Callable[..., An
         return float(value)
     if type(value) is not plain:
         raise InputError(f"{where}: {key} is {value!r}: must be of type {plain.__name__}")
+    if plain is int and not -(2**63) <= value < 2**63:
+        raise InputError(f"{where}: {key} is a number of more than 64 bits: give a smaller one")
     return value
 
 
@@ -461,10 +469,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         Where the file is missing, is not TOML, or holds an unknown key or a value of the wrong type.
     """
     try:
+        if path.exists() and not path.is_file():  # whoever reads from a pipe may wait for ever
+            raise InputError(f"{path}: no file; --config names a TOML file such as config.toml of a run")
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; is the path after --config right?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not a TOML file: {error}; start from config.toml of a run") from error
     return _converted(RunConfig, tables, str(path), _converted_table)
 

@@ -37,8 +37,11 @@ CHUNK = 1 << 16
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers of a server that may be another one in a while."""
 
-LARGEST_MEMBER = 1 << 28
-"""Bytes that one file of an archive may have; the largest of the official sets has 155 million."""
+LARGEST_MEMBER, MOST_MEMBERS, MOST_BYTES = 1 << 28, 1000, 1 << 31
+"""Bytes that one file of an archive may have, files in it, and bytes of all of them.
+
+The largest of the official sets have 155 million bytes in one file, 8 files, and 186 million bytes in all.
+"""
 
 Say = Callable[[str], object]
 
@@ -197,8 +200,15 @@ def extract(archive: Path, members: Mapping[str, Path], *, largest: int = LARGES
 
 def _unpack(archive: Path, members: Mapping[str, Path], beside: Path, largest: int) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    size = 0
     with tarfile.open(archive) as tar:
-        for member in tar:
+        for number, member in enumerate(tar):
+            size += member.size  # what is passed over is unpacked as well
+            if number == MOST_MEMBERS or size > MOST_BYTES:
+                raise InputError(
+                    f"{archive}: has more than {MOST_MEMBERS:,} files or {MOST_BYTES:,} bytes, so this is not the "
+                    "expected archive: delete it and get it again"
+                )
             if member.name in members and member.name not in found:
                 if not member.isreg() or member.size > largest:
                     raise InputError(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ebomlc.data.download import Say, download, extract, only_one
+from ebomlc.data.download import LARGEST_MEMBER, Say, download, extract, only_one
 from ebomlc.errors import InputError, listed, unknown_name
 from ebomlc.records import NO_LABEL, IntArray
 
@@ -426,7 +426,8 @@ def _check_same_length(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uin
 
 def _read_gzipped(path: Path, md5: str) -> bytes:
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = file.read(LARGEST_MEMBER)  # a few bytes may unpack to more than the memory holds
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} cannot be unpacked ({error}): delete it and get it again: {_repair('fashion-mnist')}"

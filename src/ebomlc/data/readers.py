@@ -435,8 +435,8 @@ def _without_labels(name: str, inputs: Inputs) -> Source:
 def load_vectors(path: Path) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] from an ``.npy`` file, as float32; a large file of float32 stays on disk."""
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.lib.format.open_memmap(path, mode="c")  # refuses objects, and so never unpickles
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise InputError(
             f"{path}: not an array that numpy can load without pickle; write it with numpy.save"
         ) from error
@@ -453,7 +453,8 @@ def check_vectors(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]
     """
     if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.size:
         raise InputError(f"{name}: has shape {array.shape} and type {array.dtype}: numbers [rows, dimensions] needed")
-    vectors = array if array.dtype == np.float32 else array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is reported below
+        vectors = array if array.dtype == np.float32 else array.astype(np.float32)
     for start in range(0, len(vectors), 65_536):
         wrong = ~np.isfinite(vectors[start : start + 65_536]).all(1)
         if wrong.any():
