@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ebomlc.cli.screen import echo
+
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder that `ebomlc fit` wrote.")],
@@ -42,14 +44,14 @@ def predict(
         classifier, data, out, suggest=method, on_bad_input=on_bad_input, overwrite=overwrite, resume=resume
     )
     if found is None:
-        typer.echo(f"{out} is whole: nothing to continue")
+        echo(f"{out} is whole: nothing to continue")
         return
     rows = "row" if found.rows == 1 else "rows"
-    typer.echo(f"{found.rows:,} {rows} classified into {len(classifier.class_names):,} classes; written to {out}")
+    echo(f"{found.rows:,} {rows} classified into {len(classifier.class_names):,} classes; written to {out}")
     if found.unknown:
-        typer.echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown)}")
+        echo(f"no accuracy, for these labels are no class of the run: {listed(found.unknown)}")
     if not suggest and found.accuracy is not None and found.balanced_accuracy is not None:
-        typer.echo(
+        echo(
             f"if the labels of {data} are right: accuracy {found.accuracy:.1%}, "
             f"balanced over classes {found.balanced_accuracy:.1%}, of {found.n_labelled:,} rows with a label"
         )
