@@ -49,12 +49,25 @@ def fingerprint(job: Job) -> dict[str, Any]:
             for part in weights.values()
         ),
     }
+    batch = {"rows of a step": [job.loader.batch_size, job.loader.trusted_batch_size]}
     return {
-        "configuration": dict(_flat(to_dict(job.config))),
+        "configuration": {**flatten(job.config), **batch},
         "versions": versions(),
         "hashes": hashes,
         "machine": _machine(job),
     }
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """Everything in a configuration that a result depends on, by keys with dots between them."""
+    return dict(_flat(to_dict(config)))
+
+
+def essentials(job: Job) -> dict[str, Any]:
+    """What processes that do a job together must have in common, by names that users know."""
+    found = fingerprint(job)
+    hashes = {f"the hash of {name}": value for name, value in found["hashes"].items()}
+    return {**found["configuration"], **found["versions"], **hashes}
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -67,10 +80,11 @@ def _digest(parts: Iterable[bytes]) -> str:
 def _machine(job: Job) -> str:
     """What the last bits of a sum depend on, beside the versions."""
     device = job.heldout.inputs.device
+    processes = f", {job.ranks.size} processes" if job.ranks.size > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}{processes}"
     threads = torch.get_num_threads()
-    kind = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
+    kind = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {threads} threads{processes}"
     return f"{kind}, rows encoded as {type(job.encoded).__name__}"
 
 
@@ -155,7 +169,7 @@ def check_asked(config: RunConfig, began: Mapping[str, Any], folder: Path) -> No
         With what differs.
     """
     there = dict(_flat(began))
-    asked = {name: value for name, value in _flat(to_dict(config)) if value != LEFT_TO_THE_TOOL}
+    asked = {name: value for name, value in flatten(config).items() if value != LEFT_TO_THE_TOOL}
     known = {name: there[name] for name in asked if name in there}
     # paths are stored in full, and names of Python objects are compared with the rows themselves, later
     same = {name for name, value in known.items() if _is_same_path(asked[name], value)}

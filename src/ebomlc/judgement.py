@@ -205,7 +205,7 @@ def _cut(job: Job, basis: _Basis) -> Cuts | None:
 
 def _label_table(job: Job, basis: _Basis, cuts: Cuts | None) -> LabelTable:
     pool = job.pool
-    labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names)
+    labels = correct(job.method, job.encoded, pool.given, pool.right, pool.ids, pool.class_names, job.ranks)
     if basis.temperature is not None:
         everything = _predicted(job, np.arange(len(pool.ids)))
         return replace(labels, predicted_confidence=basis.temperature.join(everything[None], None).max(1))

@@ -476,9 +476,8 @@ def _ranks_line(job: Job) -> list[str]:
     size, loader = job.ranks.size, job.loader
     if size == 1:
         return []
-    return [
-        f"{size} processes share each batch of {loader.batch_size} noisy and {loader.trusted_batch_size} trusted rows"
-    ]
+    rows = f"{loader.batch_size} noisy and {loader.trusted_batch_size} trusted rows"
+    return [f"{size} processes share each batch of {rows}"]
 
 
 def _noise_line(job: Job) -> str:

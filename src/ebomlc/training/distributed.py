@@ -154,6 +154,11 @@ class Ranks(Share):
 ALONE = Ranks()
 
 
+def is_first() -> bool:
+    """Whether this process is the one that speaks for all that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _to_tensor(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8).copy())
 
@@ -273,7 +278,7 @@ def check_equal(ranks: Ranks, figures: Mapping[str, Any]) -> None:
     InputError
         On every rank, with what differs from rank 0.
     """
-    said = [json.loads(text) for text in ranks.tell(json.dumps(figures, sort_keys=True))]
+    said = [json.loads(text) for text in ranks.tell(json.dumps(figures))]
     for rank, other in enumerate(said):
         odd = next((name for name in {**said[0], **other} if other.get(name) != said[0].get(name)), None)
         if odd is not None:
