@@ -1,4 +1,4 @@
-"""Methods on real data with the tool's defaults: one row a run in results/real_data.csv, and the README's table.
+"""Methods on real data with the tool's defaults: a row a run in results/real_data.csv, the table in docs/choosing.md.
 
     python benchmarks/real_data.py             # run what is missing, then write the table
     python benchmarks/real_data.py --table     # only write the table
@@ -25,7 +25,7 @@ from ebomlc.environment import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
-ROWS, README = ROOT / "results" / "real_data.csv", ROOT / "README.md"
+ROWS, PAGE = ROOT / "results" / "real_data.csv", ROOT / "docs" / "choosing.md"
 BEGIN, END = "<!-- table: benchmarks/real_data.py -->", "<!-- end -->"
 METHODS = (
     "ce", "finetune", "trusted-only", "gce", "glc", "forward", "bayes", "l2rw", "mw-net", "mlc", "mlc-head",
@@ -120,9 +120,9 @@ def _cell(rows: pd.DataFrame) -> str:
 
 
 def write_table() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main() -> None:
