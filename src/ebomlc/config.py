@@ -223,6 +223,8 @@ class TrainingConfig:
         Most work that a kill costs; by default five minutes.
     checkpoint_steps : int, optional
         A checkpoint is also written after so many steps.
+    tracker : {"csv", "tensorboard"}
+        ``tensorboard`` writes event files to the run folder, beside ``metrics.csv``, which is always written.
     """
 
     epochs: int | None = None
@@ -243,6 +245,7 @@ class TrainingConfig:
     balance: bool | None = None
     checkpoint_minutes: float | None = None
     checkpoint_steps: int | None = None
+    tracker: str = "csv"
 
     def __post_init__(self) -> None:
         """Check ranges and names."""
@@ -266,6 +269,7 @@ class TrainingConfig:
             ("schedule", self.schedule, ("cosine", "step", "constant")),
             ("device", self.device, ("auto", "cpu", "cuda")),
             ("precision", self.precision, ("auto", "float32", "bfloat16")),
+            ("tracker", self.tracker, ("csv", "tensorboard")),
         ):
             if value not in known:
                 raise unknown_name(name, value, known)

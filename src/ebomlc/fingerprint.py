@@ -21,7 +21,13 @@ from ebomlc.errors import DataWarning, InputError, listed
 from ebomlc.preparation import Job
 from ebomlc.training.checkpoint import write_durably
 
-WITHOUT_EFFECT = ("training.checkpoint_minutes", "training.checkpoint_steps", "data.data_dir", "data.cache_dir")
+WITHOUT_EFFECT = (
+    "training.checkpoint_minutes",
+    "training.checkpoint_steps",
+    "training.tracker",
+    "data.data_dir",
+    "data.cache_dir",
+)
 """Keys of a configuration on which no result depends."""
 
 LEFT_TO_THE_TOOL = "auto"

@@ -37,6 +37,7 @@ from ebomlc.run_folder import (
     CHECKPOINT,
     CONFIG,
     ENCODER,
+    EVENTS,
     LABELS,
     MAIN,
     METHOD,
@@ -58,7 +59,7 @@ from ebomlc.training.distributed import Ranks, check_equal, join
 from ebomlc.training.engine import Training
 from ebomlc.training.estimate import estimate_training
 from ebomlc.training.states import save_state
-from ebomlc.training.trackers import CsvTracker, NullTracker
+from ebomlc.training.trackers import CsvTracker, NullTracker, SeveralTrackers, TensorBoardTracker, Tracker
 
 TRUSTED_TWICE = 0.1
 """From this share of the trusted rows on, their being among the noisy ones under another id is no accident."""
@@ -366,7 +367,7 @@ def _run(
                 job.loader,
                 job.heldout,
                 settings,
-                NullTracker() if folder is None else CsvTracker(folder / METRICS),
+                NullTracker() if folder is None else _tracker(settings.tracker, folder),
                 None if folder is None else _checkpoints(folder, settings),
                 ranks=ranks,
                 quiet=say is None or ranks.rank > 0,
@@ -399,6 +400,12 @@ def _run(
         warnings.warn(symptom.message, DataWarning, stacklevel=3)
     _add_report(out, pool)
     return Run(out, summary, labels)
+
+
+def _tracker(name: str, folder: Path) -> Tracker:
+    """What takes the figures of each epoch: always the CSV file, and what was asked for beside it."""
+    table = CsvTracker(folder / METRICS)
+    return SeveralTrackers(table, TensorBoardTracker(folder / EVENTS)) if name == "tensorboard" else table
 
 
 def _look_for_symptoms(job: Job, training: Training, labels: LabelTable) -> list[Symptom]:

@@ -26,8 +26,8 @@ CONFIG, SPLIT, ENCODER, METRICS = "config.toml", "split.npz", "encoder", "metric
 MAIN, METHOD, LABELS, SUMMARY = "main.safetensors", "method.safetensors", "labels.parquet", "summary.json"
 CONTENTS = (CONFIG, SPLIT, ENCODER, METRICS, MAIN, METHOD, LABELS, SUMMARY)
 
-REPORT, TRUST, CHECKSUMS = "report.html", "trust.json", "SHA256SUMS"
-OPTIONAL = (REPORT, TRUST, CHECKSUMS)
+REPORT, TRUST, CHECKSUMS, EVENTS = "report.html", "trust.json", "SHA256SUMS", "tensorboard"
+OPTIONAL = (REPORT, TRUST, CHECKSUMS, EVENTS)
 """What not every run has, and another run must not leave behind."""
 
 UNFINISHED, WHOLE, LOCK = "unfinished", ".whole", ".lock"
