@@ -101,13 +101,14 @@ def test_the_cache_is_named_from_wherever_one_stands(tmp_path, monkeypatch):
 # --- where rows lie ---------------------------------------------------------------------------------------------------
 
 
-def test_rows_that_do_not_fit_are_encoded_when_they_are_needed(tmp_path, monkeypatch):
+def test_rows_that_do_not_fit_lie_on_the_disk_once_encoded(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     frame = frame_of({0: 100, 1: 100, 2: 100})
     frame["shape"] = np.where(IMAGES[: len(frame), 20] > 7, "round", "flat")
     whole = fit(frame, epochs=2, out=tmp_path / "whole")
     monkeypatch.setattr(preparation, "available_memory_mb", lambda device="cpu": 0.01)
     job = job_of(frame)
-    assert isinstance(job.encoded, LazyEncoded)
+    assert not job.encoded.flags.owndata
     assert isinstance(job.loader.noisy, StoredRows)
     assert job.encoded.shape == (300, 66)
     assert job.encoded.nbytes == 300 * 66 * 4

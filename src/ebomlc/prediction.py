@@ -20,9 +20,10 @@ from ebomlc.data.columns import Columns
 from ebomlc.data.encoders import Encoder, ImageEncoder, TableEncoder, VectorEncoder
 from ebomlc.data.frozen import is_frozen
 from ebomlc.data.inputs import Inputs
+from ebomlc.data.joining import to_index
 from ebomlc.data.preprocessing import Preprocessing, load_preprocessing
 from ebomlc.data.readers import Reading, Source, read_source
-from ebomlc.data.sets import respell
+from ebomlc.data.sets import is_empty, respell
 from ebomlc.data.spelling import Spelling, fold_label
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
 from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
@@ -87,6 +88,8 @@ class Classifier:
             names = {fold_label(name): name for name in self.class_names}
             found = {*source.labels, *source.checked} - {None}
             spelling |= {label: names.get(fold_label(label), label) for label in found}
+        if not spelling:
+            return source
         labels, checked = (respell(column, spelling) for column in (source.labels, source.checked))
         return replace(source, labels=labels, checked=checked)
 
@@ -327,17 +330,15 @@ class Tally:
 
 def _tally(classifier: Classifier, source: Source, probabilities: npt.NDArray[np.float32]) -> Tally:
     names = classifier.class_names
-    index = {name: k for k, name in enumerate(names)}
-    labels = source.labels[[label is not None for label in source.labels]]
-    known = np.array([index.get(label, NO_LABEL) for label in source.labels], dtype=np.int64)
+    known = to_index(source.labels, names)
     hits = known[(known != NO_LABEL) & (probabilities.argmax(1) == known)]
-    unknown = {label for label in labels if label not in index}
+    unknown = source.labels[(known == NO_LABEL) & ~is_empty(source.labels)]
     return Tally(
         len(source),
         tuple(np.bincount(known[known != NO_LABEL], minlength=len(names)).tolist()),
         tuple(np.bincount(hits, minlength=len(names)).tolist()),
-        tuple(sorted(unknown)[:UNKNOWN_KEPT]),
-        int(len(labels) - (known != NO_LABEL).sum()),
+        tuple(sorted({*unknown})[:UNKNOWN_KEPT]),
+        len(unknown),
         count_unseen(classifier, source),
     )
 

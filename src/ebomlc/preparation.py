@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ebomlc.config import IMBALANCE, DataConfig, MethodConfig, RunConfig, TrainingConfig, automatic_epochs, to_dict
 from ebomlc.data.augment import random_crop_flip
-from ebomlc.data.encoders import Encoded, Encoder, ImageEncoder, LazyEncoded, fit_encoder
+from ebomlc.data.disk import encode_to_disk
+from ebomlc.data.encoders import Encoded, Encoder, ImageEncoder, LazyEncoded, VectorEncoder, fit_encoder
 from ebomlc.data.frozen import choose_encoder, explain_encoder, fit_frozen, is_at_hand, is_frozen
 from ebomlc.data.inputs import Inputs
 from ebomlc.data.loader import PairedLoader, Rows, StoredRows
@@ -235,12 +236,14 @@ def _explain_encoder(config: RunConfig, name: str, pool: Pool, *, own_images: bo
 
 
 def _encode(encoder: Encoder, inputs: Inputs) -> Encoded:
-    """All rows encoded, where they fit into the memory that is free; else each when it is asked for."""
+    """All rows encoded: in memory where they fit into what is free; else on the disk, or each when it is asked for."""
     if encoder.name not in ENCODED_ANEW:
         return encoder.encode(inputs)
     lazy = LazyEncoded(encoder, inputs)
     room = available_memory_mb()
-    return lazy if room is not None and lazy.nbytes / 2**20 > MEMORY_SHARE * room else encoder.encode(inputs)
+    if room is None or lazy.nbytes / 2**20 <= MEMORY_SHARE * room:
+        return encoder.encode(inputs)
+    return lazy if isinstance(encoder, VectorEncoder) else encode_to_disk(lazy)
 
 
 def input_shape(encoder: Encoder, encoded: Encoded) -> InputShape:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import nn
 
+from ebomlc.data.joining import to_index
 from ebomlc.data.parts import check_parts, is_whole, new_parts
 from ebomlc.data.preprocessing import Preprocessing
 from ebomlc.data.readers import Source, is_built_in
-from ebomlc.data.sets import check_labelled, first_filled
+from ebomlc.data.sets import check_labelled, first_filled, is_empty
 from ebomlc.data.stream import TableStream, open_stream, rows_at_once
 from ebomlc.errors import InputError, listed
 from ebomlc.labels.correct import correct
@@ -144,28 +145,28 @@ def _judged(classifier: Classifier, method: Method, source: Source) -> tuple[pa.
     inputs = inputs_of(source)
     check_labelled(source, first_filled(source.labels, source.checked))
     names = classifier.class_names
-    given, right = (_indices(source, labels, names) for labels in (source.labels, source.checked))
+    given, checked = (_indices(source, labels, names) for labels in (source.labels, source.checked))
     with suitable_threads(method.model):
-        labels = correct(method, classifier.encoder.encode(inputs), given, right, source.ids, names)
+        labels = correct(method, classifier.encoder.encode(inputs), given, checked, source.ids, names)
     columns = {field.name: getattr(labels, field.name) for field in fields(labels)}
     words = ("id", *(name for name in columns if name.endswith("_label")))
     table = pa.table({n: pa.array(cells, pa.string() if n in words else None) for n, cells in columns.items()})
-    predicted = np.array([*map({name: k for k, name in enumerate(names)}.get, labels.predicted_label)], dtype=np.int64)
-    hits = predicted[predicted == given]
-    counts = (np.bincount(rows[rows != NO_LABEL], minlength=len(names)).tolist() for rows in (given, hits))
-    return table, Tally(len(source), *map(tuple, counts), unseen=count_unseen(classifier, source))
+    known, hits = given[given != NO_LABEL], given[(given != NO_LABEL) & (labels.predicted_label == labels.given_label)]
+    labelled, right = (tuple(np.bincount(rows, minlength=len(names)).tolist()) for rows in (known, hits))
+    return table, Tally(len(source), labelled, right, unseen=count_unseen(classifier, source))
 
 
 def _indices(source: Source, labels: npt.NDArray[np.object_], names: tuple[str, ...]) -> IntArray:
     """Labels as class indices, `NO_LABEL` where there is none."""
-    index = {None: NO_LABEL, **{name: k for k, name in enumerate(names)}}
-    row = next((row for row, label in enumerate(labels) if label not in index), None)
-    if row is not None:
+    found = to_index(labels, names)
+    unknown = (found == NO_LABEL) & ~is_empty(labels)
+    if unknown.any():
+        row = int(unknown.argmax())
         raise InputError(
             f"{source.name}: {source.place(row)} has the label {labels[row]!r}, which is no class of the run; "
             f"correct it or remove the row; known: {listed(names)}"
         )
-    return np.array([index[label] for label in labels], dtype=np.int64)
+    return found
 
 
 def _restore_tally(notes: Mapping[str, Any]) -> Tally:

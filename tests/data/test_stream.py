@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 from sklearn.datasets import load_wine
 
 from ebomlc.data import stream as room
+from ebomlc.data.columns import Columns, choose_inputs
 from ebomlc.data.stream import open_stream, rows_at_once
 from ebomlc.data.tables import as_strings, read_table
 from ebomlc.errors import InputError
@@ -122,6 +125,48 @@ def test_wide_rows_come_fewer_at_a_time(tmp_path):
     sizes = [len(table.frame) for table in open_stream(path).tables(["x1"], row_bytes=room.BYTES_AT_ONCE // 1200)]
     assert sizes[0] < 1200
     assert sum(sizes) == 2500
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("of_shards", [False, True])
+def test_a_table_that_is_read_as_a_whole_is_the_same_on_the_disk(tmp_path, of_ten, monkeypatch, on_disk, of_shards):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    frame = wine(47)
+    frame.loc[3, "ash"] = np.nan
+    if of_shards:
+        path = write_shards(tmp_path / "wine", frame)
+    else:
+        frame.to_parquet(path := tmp_path / "wine.parquet", row_group_size=20)
+    stream = open_stream(path)
+    frame.to_parquet(tmp_path / "one.parquet")
+    table, whole = stream.read(on_disk=on_disk), read_table(tmp_path / "one.parquet")
+    assert table.name == str(path)
+    pd.testing.assert_frame_equal(table.frame, whole.frame)
+    assert set(stream.numbers) == {*load_wine().feature_names} - {"hue"} | {"tint"}
+    assert lies_on_disk(table.frame["ash"]) == on_disk
+    assert lies_on_disk(choose_inputs(table, Columns()).values["ash"]) == on_disk, "on its way it is not copied"
+
+
+def lies_on_disk(column):
+    values = column.to_numpy()
+    while getattr(values, "base", None) is not None:
+        values = values.base
+    return isinstance(getattr(values, "obj", values), mmap.mmap)
+
+
+def test_a_table_without_any_other_column_keeps_its_rows_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    wine(20)[["ash", "tint"]].to_parquet(tmp_path / "a.parquet")
+    table = open_stream(tmp_path / "a.parquet").read(on_disk=True)
+    pd.testing.assert_frame_equal(table.frame, read_table(tmp_path / "a.parquet").frame)
+
+
+def test_a_table_outgrows_memory_by_what_is_free(tmp_path, monkeypatch):
+    wine(20).to_parquet(tmp_path / "a.parquet")
+    stream = open_stream(tmp_path / "a.parquet")
+    for free, outgrows in ((None, False), (1e6, False), (0.001, True)):
+        monkeypatch.setattr(room, "available_memory_mb", lambda free=free: free)
+        assert stream.outgrows_memory == outgrows
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------

@@ -421,7 +421,7 @@ def role_in_words(role: Role) -> str:
 def _inputs(findings: Mapping[str, _Finding]) -> Inputs:
     roles: dict[str, Role] = {name: finding.role for name, finding in findings.items() if finding.role is not None}
     series = {
-        name: pd.Series(findings[name].values, dtype=np.float64 if role == "number" else object)
+        name: pd.Series(findings[name].values, dtype=np.float64 if role == "number" else object, copy=False)
         for name, role in roles.items()
     }
     return Inputs("table", pd.DataFrame(series, copy=False), roles)

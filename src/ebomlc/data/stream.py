@@ -7,9 +7,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ebomlc.data.disk import disk_array
 from ebomlc.data.tables import (
     Table,
     csv_columns,
@@ -18,7 +22,11 @@ from ebomlc.data.tables import (
     open_parquet,
     table_from_arrow,
 )
+from ebomlc.environment import available_memory_mb
 from ebomlc.errors import InputError, listed
+
+MEMORY_SHARE = 1 / 8
+"""Reading a table as a whole takes three times what its numbers do, and encoding it half as much again."""
 
 BYTES_AT_ONCE, ROWS_AT_ONCE, FEWEST_AT_ONCE = 1 << 26, 65_536, 1000
 """A table holds so many bytes, but no more rows than the second and no fewer than the third."""
@@ -61,11 +69,20 @@ class TableStream:
         Its files, in order, with the same columns.
     columns : tuple of str
         Their names.
+    numbers : tuple of str
+        Those of them that hold floating point numbers in every file.
     """
 
     name: str
     shards: tuple[Shard, ...]
     columns: tuple[str, ...]
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def outgrows_memory(self) -> bool:
+        """Whether its rows take more than `MEMORY_SHARE` of the memory that is free."""
+        room = available_memory_mb()
+        return room is not None and CELL_BYTES * (self.rows or 0) * len(self.columns) / 2**20 > MEMORY_SHARE * room
 
     @property
     def rows(self) -> int | None:
@@ -98,12 +115,43 @@ class TableStream:
                 yield from self._tables_of(shard, wanted, skipped, first, size)
             first += shard.rows or 0
 
+    def read(self, *, on_disk: bool) -> Table:
+        """All rows of Parquet files as one table.
+
+        Parameters
+        ----------
+        on_disk : bool
+            Columns of floating point numbers lie on the disk, and need no memory; see `ebomlc.data.disk`.
+        """
+        # of the others there must be one, for a table to have its rows
+        numbers = self.numbers[int(len(self.numbers) == len(self.columns)) :] if on_disk else ()
+        values = disk_array((len(numbers), self.rows or 0), np.float64)
+        others, first = [], 0
+        for shard in self.shards:
+            with open_parquet(shard.path) as file:
+                others.append(file.read([name for name in self.columns if name not in numbers]))
+                _fill(values[:, first : first + (shard.rows or 0)], file, numbers, rows_at_once(shard.row_bytes))
+            first += shard.rows or 0
+        table = table_from_arrow(pa.concat_tables(others, promote_options="permissive"), self.name)
+        stored = {name: pd.Series(values[k], table.frame.index, copy=False) for k, name in enumerate(numbers)}
+        columns = {name: stored[name] if name in stored else table.frame[name] for name in self.columns}
+        return Table(self.name, pd.DataFrame(columns, copy=False))
+
     def _tables_of(self, shard: Shard, wanted: Collection[str], skipped: int, first: int, size: int) -> Iterator[Table]:
         if shard.rows is None:
             yield from csv_tables(shard.path, size, skipped)
             return
         columns = [name for name in self.columns if name in wanted]
         yield from _parquet_tables(shard.path, columns, skipped, first, size)
+
+
+def _fill(values: npt.NDArray[np.float64], file: pq.ParquetFile, names: tuple[str, ...], size: int) -> None:
+    """Put the columns of a file, some rows at a time, into the rows of an array [columns, rows]."""
+    first = 0
+    for batch in file.iter_batches(size, columns=list(names)) if names else ():
+        for k, name in enumerate(names):
+            values[k, first : first + batch.num_rows] = batch.column(name).to_numpy(zero_copy_only=False)
+        first += batch.num_rows
 
 
 def rows_at_once(row_bytes: int) -> int:
@@ -132,10 +180,12 @@ def open_stream(path: Path) -> TableStream | None:
         return None if has_decimal_commas(files[0]) else _open_csv(files[0])
     _check_count(files, path)
     opened = [_open_shard(file) for file in files]
-    columns = opened[0][1]
-    for shard, own in opened[1:]:
-        _check_columns(shard.path, own, files[0], columns)
-    stream = TableStream(str(path), tuple(shard for shard, _ in opened), columns)
+    columns, numbers = tuple(opened[0][1].names), {*opened[0][1].names}
+    for shard, schema in opened:
+        _check_columns(shard.path, tuple(schema.names), files[0], columns)
+        numbers &= {field.name for field in schema if pa.types.is_floating(field.type)}
+    found = tuple(name for name in columns if name in numbers)
+    stream = TableStream(str(path), tuple(shard for shard, _ in opened), columns, found)
     return stream if stream.rows else None
 
 
@@ -168,11 +218,10 @@ def _check_count(files: list[Path], folder: Path) -> None:
         raise InputError(f"{folder}: {listed(names)} missing beside {files[0].name}; put all shards there")
 
 
-def _open_shard(path: Path) -> tuple[Shard, tuple[str, ...]]:
+def _open_shard(path: Path) -> tuple[Shard, pa.Schema]:
     with open_parquet(path) as file:
-        columns = tuple(file.schema_arrow.names)
-        rows, written = file.metadata.num_rows, _uncompressed(file.metadata)
-        return Shard(path, rows, max(CELL_BYTES * len(columns), written // max(1, rows))), columns
+        schema, rows, written = file.schema_arrow, file.metadata.num_rows, _uncompressed(file.metadata)
+        return Shard(path, rows, max(CELL_BYTES * len(schema.names), written // max(1, rows))), schema
 
 
 def _uncompressed(metadata: pq.FileMetaData) -> int:
