@@ -18,6 +18,7 @@ from ebomlc.data.images import LARGEST_SIZE, choose_image_size, load_images
 from ebomlc.data.inputs import Inputs, table_of_numbers
 from ebomlc.data.memory import CheckedArrays, arrays_from_object, frame_from_huggingface, is_table
 from ebomlc.data.official import OfficialSet, load_cifar10, load_cifar100, load_digits_set, load_fashion_mnist
+from ebomlc.data.stream import open_stream
 from ebomlc.data.tables import TABLE_SUFFIXES, Table, as_strings, read_table, table_from_frame
 from ebomlc.errors import DataWarning, InputError, listed, nearest_name, unknown_name
 from ebomlc.records import CHECKED_COLUMN, GIVEN_COLUMN, PROVENANCE_COLUMN, WEIGHT_COLUMN, FloatArray, IntArray
@@ -150,8 +151,9 @@ def read_source(
     Parameters
     ----------
     data : str, Path, DataFrame, Arrays, (inputs, labels), torch Dataset, Hugging Face Dataset, Table or Source
-        A name may be a built-in set, a table, a folder with a sub-folder of images for each class, an ``.npy`` file of
-        embeddings beside a table of the same name, a folder written by ``Dataset.save_to_disk``, or ``hf:NAME:SPLIT``.
+        A name may be a built-in set, a table, a folder of Parquet files that are one table, a folder with a sub-folder
+        of images for each class, an ``.npy`` file of embeddings beside a table of the same name, a folder written by
+        ``Dataset.save_to_disk``, or ``hf:NAME:SPLIT``.
         A Source has been read and is taken as it is.
     reading : Reading
         Columns and settings.
@@ -188,6 +190,9 @@ def _read(data: Any, reading: Reading, like: Inputs | None, *, test: bool, label
         return _read_dataset(name, name, reading, like, labels_only)
     path = Path(name)
     _check_name(path)
+    stream = open_stream(path) if path.is_dir() or path.suffix.lower() == ".parquet" else None
+    if stream is not None and (path.is_dir() or stream.outgrows_memory):
+        return _read_table(stream.read(on_disk=stream.outgrows_memory), reading, like, labels_only)
     if path.is_dir():
         return _read_folder(path, reading, like, labels_only)
     if path.suffix.lower() == ".npy":
