@@ -69,18 +69,20 @@ def train_member(job: Job, left_out: IntArray, name: str) -> Member:
     torch.manual_seed(child_seed(job.config.seed, name))
     right = job.pool.right.copy()
     right[left_out] = NO_LABEL
+    # those left out come last, wherever they lie in the pool: the order of the rows does not hang on who was checked
+    noisy = np.concatenate([np.flatnonzero(job.pool.right == NO_LABEL), np.sort(left_out)])
     trusted = np.flatnonzero(right != NO_LABEL)
     method = job.create()
     training = job.config.training
     epochs = max(round(SHARE_OF_EPOCHS * (training.epochs or 1)), find_method(job.config.method.name).min_epochs)
-    loader = _make_loader(job, right, trusted)
+    loader = _make_loader(job, right, noisy, trusted)
     nothing = job.heldout[slice(0, 0)]
     trained = engine.fit(method, loader, nothing, replace(training, epochs=epochs), NullTracker(), quiet=True)
     engine.restore(method, trained.chosen)
     return Member(method, _fit_linear(job, right, trusted))
 
 
-def _make_loader(job: Job, right: IntArray, trusted: IntArray) -> PairedLoader:
+def _make_loader(job: Job, right: IntArray, noisy: IntArray, trusted: IntArray) -> PairedLoader:
     loader, training = job.loader, job.config.training
     given = telling_labels(job.pool)
 
@@ -88,7 +90,7 @@ def _make_loader(job: Job, right: IntArray, trusted: IntArray) -> PairedLoader:
         return StoredRows(job.encoded, given, right, positions, loader.device)
 
     return PairedLoader(
-        rows(np.flatnonzero(right == NO_LABEL)),
+        rows(noisy),
         rows(trusted),
         batch_size=training.batch_size,
         trusted_batch_size=training.trusted_batch_size,
