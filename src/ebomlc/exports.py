@@ -52,7 +52,13 @@ class _Finished:
 
 
 def export(
-    run: str | Path, to: str, out: str | Path | None = None, *, link: bool = False, overwrite: bool = False
+    run: str | Path,
+    to: str,
+    out: str | Path | None = None,
+    *,
+    best_guess: bool = False,
+    link: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Write what a run found in a form that another tool reads.
 
@@ -64,6 +70,8 @@ def export(
         One of `FORMATS`.
     out : str or Path, optional
         File or folder to write; by default one below ``export/`` in the run folder.
+    best_guess : bool
+        The final label of a row that nobody looked at is the suggested one, sure or not.
     link : bool
         Of ``imagefolder``: links instead of copies.
     overwrite : bool
@@ -87,8 +95,8 @@ def export(
     place = _place(run, to, None if out is None else Path(out))
     if to in FILES:
         check_output(place, overwrite, suffixes=FILES[to][1])
-        return _export_onnx(run, place) if to == "onnx" else _export_table(run, place)
-    found = replace(_read(run), link=link)
+        return _export_onnx(run, place) if to == "onnx" else _export_table(run, place, best_guess)
+    found = replace(_read(run, best_guess), link=link)
     description = {"format": to, "run": str(run.resolve()), "ebomlc": __version__, "commit": commit()}
     with new_output_folder(place, overwrite, {**description, "label_sources": _sources(found.frame)}) as folder:
         said = FOLDERS[to](found, folder)
@@ -104,9 +112,10 @@ def _place(run: Path, to: str, out: Path | None) -> Path:
     return folder if folder.suffix.lower() in suffixes or folder.is_file() else folder / name
 
 
-def _read(run: Path) -> _Finished:
+def _read(run: Path, best_guess: bool) -> _Finished:
     labels, class_names = read_labels(run)
-    return _Finished(run, labels, class_names, decided_table(labels, read_decided(run, labels, class_names)))
+    decided = read_decided(run, labels, class_names)
+    return _Finished(run, labels, class_names, decided_table(labels, decided, best_guess=best_guess))
 
 
 def _sources(frame: pd.DataFrame) -> dict[str, int]:
@@ -123,8 +132,8 @@ def _say_sources(frame: pd.DataFrame) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _export_table(run: Path, place: Path) -> str:
-    found = _read(run)
+def _export_table(run: Path, place: Path, best_guess: bool) -> str:
+    found = _read(run, best_guess)
     write_labels(found.frame, place)
     return f"{len(found.frame):,} rows written to {place}\n{_say_sources(found.frame)}"
 

@@ -56,6 +56,18 @@ def test_the_final_label_is_a_persons_then_the_trusted_then_the_suggested_then_t
     assert frame["label_source"].tolist() == ["trusted", "suggested", "given", "decision", "decision", "suggested"]
 
 
+def test_a_best_guess_is_taken_where_nobody_looked_and_nothing_is_sure():
+    labels = table()
+    frame = decided_table(labels, DECISIONS, best_guess=True)
+    sure = decided_table(labels, DECISIONS)
+    open_rows = ~sure["label_source"].isin(["decision", "trusted"])
+    differs = frame["suggested_label"] != frame["given_label"]
+    assert (open_rows & differs & ~frame["is_label_issue"]).any(), "else there is nothing to guess"
+    assert (frame["final_label"][open_rows] == frame["suggested_label"][open_rows]).all()
+    assert (frame["label_source"][open_rows & differs] == "suggested").all()
+    assert frame[~open_rows].equals(sure[~open_rows])
+
+
 def test_what_was_there_stays_as_it_is():
     labels = table()
     frame = decided_table(labels, DECISIONS)

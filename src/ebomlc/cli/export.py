@@ -23,6 +23,9 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File or folder to write. Default: below export/ in the run folder.")
     ] = None,
+    best_guess: Annotated[
+        bool, typer.Option("--best-guess", help="Take the suggested label of rows that nobody looked at, sure or not.")
+    ] = False,
     link: Annotated[bool, typer.Option("--link", help="imagefolder: links to the images instead of copies.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file, or the folder if it holds an export.")
@@ -31,9 +34,10 @@ def export(
     """Export the labels of a run, with what people decided in `ebomlc review`, or its classifier.
 
     final_label is the label that a person decided on; else the checked one of a trusted row; else the suggested one
-    where is_label_issue says that the given one is wrong; else the given one. label_source says which of them.
+    where is_label_issue says that the given one is surely wrong, or with --best-guess wherever it differs; else the
+    given one. label_source says which of them.
     given_label stays as it was.
     """
     from ebomlc.exports import export as export_run
 
-    echo(export_run(run, to, out, link=link, overwrite=overwrite))
+    echo(export_run(run, to, out, best_guess=best_guess, link=link, overwrite=overwrite))

@@ -40,7 +40,7 @@ class Contents:
     files: tuple[Path | None, ...]
 
 
-def decided_table(labels: LabelTable, decisions: Mapping[str, Decision]) -> pd.DataFrame:
+def decided_table(labels: LabelTable, decisions: Mapping[str, Decision], *, best_guess: bool = False) -> pd.DataFrame:
     """The label table, and what is to be done about each row.
 
     Parameters
@@ -49,6 +49,8 @@ def decided_table(labels: LabelTable, decisions: Mapping[str, Decision]) -> pd.D
         Of a run.
     decisions : mapping of str to Decision
         What stands for each row that somebody decided on, by id.
+    best_guess : bool
+        Take the suggested label of every row that nobody looked at, sure or not.
 
     Returns
     -------
@@ -57,14 +59,16 @@ def decided_table(labels: LabelTable, decisions: Mapping[str, Decision]) -> pd.D
 
         - ``needs_review``: that of the label table, and nobody has decided yet.
         - ``final_label`` and ``label_source``: the label of a person's ``decision`` where there is one; else of a
-          ``trusted`` row the checked one; else the ``suggested`` one where ``is_label_issue``; else the ``given`` one.
+          ``trusted`` row the checked one; else the ``suggested`` one where ``is_label_issue``, or for `best_guess`
+          where it differs; else the ``given`` one.
           Who skipped a row decided nothing.
         - ``decision``, ``provenance``, ``reviewer``, ``decided_at``: of the latest event on the row, None without.
     """
     frame = labels.to_frame()
     events = [decisions.get(row) for row in labels.id]
     is_decided = np.array([event is not None and event.label is not None for event in events], dtype=bool)
-    conditions = [is_decided, labels.is_trusted, labels.is_label_issue]
+    is_taken = labels.suggested_label != labels.given_label if best_guess else labels.is_label_issue
+    conditions = [is_decided, labels.is_trusted, is_taken]
     chosen = np.array([None if event is None else event.label for event in events], dtype=object)
     final = np.select(conditions, [chosen, labels.suggested_label, labels.suggested_label], labels.given_label)
     frame["needs_review"] = labels.needs_review & ~is_decided
