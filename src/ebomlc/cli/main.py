@@ -109,4 +109,5 @@ def main() -> None:
             sys.exit(DIVERGED)
         except RankLostError as error:
             echo(f"error: {error}", err=True)
-            sys.exit(RANK_LOST)
+            sys.stdout.flush()
+            os._exit(RANK_LOST)  # Python's own way out may wait for the process that is gone

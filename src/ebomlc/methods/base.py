@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ebomlc.bilevel.inner import Optimizer
@@ -47,6 +48,11 @@ class StepContext:
     progress: float
     reduce: Callable[[Tensor], Tensor] = identity
     gather: Callable[[Tensor], Tensor] = identity
+
+    def reduce_together(self, gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Averages of several flat gradients over ranks, for one message instead of many."""
+        sizes = [len(gradient) for gradient in gradients]
+        return self.reduce(torch.cat(list(gradients))).split_with_sizes(sizes)
 
 
 @dataclass(frozen=True)

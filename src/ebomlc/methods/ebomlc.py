@@ -168,15 +168,13 @@ class Ebomlc:
                 after = main.forward_lower(noisy, training_half)
             loss_after = lower_loss(after, targets, training_half)
             upper, upper_main, upper_corrector = self._upper(heldout_half)  # 3
-        # both blocks and both losses travel together: one all-reduce instead of four
         blocks = [
             main.flat.gradient(loss_after),
             self._gap_of_corrector(targets, before, after, len(training_half)),  # 2
             upper_main,
             upper_corrector,
         ]
-        reduced = context.reduce(torch.cat(blocks)).split_with_sizes([len(block) for block in blocks])
-        after_gradient, gap_corrector, upper_main, upper_corrector = reduced
+        after_gradient, gap_corrector, upper_main, upper_corrector = context.reduce_together(blocks)
         gap_main = gradient - after_gradient if self.settings.gap_gradient == "difference" else gradient
         beta = self._barrier(gap_main, gap_corrector, upper_main, upper_corrector)  # 4
         main.flat.assign(main.flat.vector - context.lr * (upper_main + beta * gap_main))  # 5
@@ -291,12 +289,14 @@ class EbomlcLiteral:
         output = main.forward(heldout_half.inputs)  # (i)
         corrected = corrector(output.features, heldout_half.right)
         upper = mixture_loss(output.logits, corrected, heldout_half.right, settings.rho)
-        upper_main = context.reduce(main.flat.gradient(upper, retain_graph=True))
-        upper_corrector = context.reduce(corrector.flat.gradient(upper))
+        upper_gradients = [main.flat.gradient(upper, retain_graph=True), corrector.flat.gradient(upper)]
+        loss_before, *lower_gradients = self._lower_gradients(noisy, training_half)  # (ii)
+        reduced = context.reduce_together([*upper_gradients, *lower_gradients])
+        upper_main, upper_corrector, main_before, corrector_before = reduced
         upper_step = -lr * self._direction(upper_main)
-        loss_before, main_before, corrector_before = self._lower_gradients(noisy, training_half, context)  # (ii)
         main.flat.assign(main.flat.vector - lr * self._direction(main_before))  # (iii)
-        loss_after, main_after, corrector_after = self._lower_gradients(noisy, training_half, context)  # (iv)
+        loss_after, *lower_gradients = self._lower_gradients(noisy, training_half)  # (iv)
+        main_after, corrector_after = context.reduce_together(lower_gradients)
         gap_main, gap_corrector = main_before - main_after, corrector_before - corrector_after  # (v)
         gap = torch.cat([gap_main, gap_corrector])
         beta = barrier_coefficient(
@@ -314,15 +314,15 @@ class EbomlcLiteral:
         momentum = self.momentum * buffer if buffer is not None else 0.0
         return momentum + gradient + self.weight_decay * vector
 
-    def _lower_gradients(self, noisy: Batch, trusted: Batch, context: StepContext) -> tuple[Tensor, Tensor, Tensor]:
+    def _lower_gradients(self, noisy: Batch, trusted: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Lower loss with its gradients by main model and corrector, features and targets at the present weights."""
         main, corrector = self.main, self.corrector
         output = main.forward_lower(noisy, trusted)
         targets = main.setup.weigh(corrector(output.noisy.features, noisy.given))
         loss = lower_loss(output, targets, trusted)
-        by_main = context.reduce(main.flat.gradient(loss, retain_graph=True))
+        by_main = main.flat.gradient(loss, retain_graph=True)
         pulled_back = -(targets * log_probabilities(output).detach()).sum() / (len(noisy) + len(trusted))
-        return loss.detach(), by_main, context.reduce(corrector.flat.gradient(pulled_back))
+        return loss.detach(), by_main, corrector.flat.gradient(pulled_back)
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
         """The corrector's distribution."""

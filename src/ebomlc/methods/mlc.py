@@ -208,8 +208,7 @@ class MlcBarrier:
         gap_corrector = gap_pullback(
             targets, log_probabilities(before), log_probabilities(after), corrector.flat, n_rows
         )
-        reduced = context.reduce(torch.cat([gap_corrector, upper_gradient]))
-        gap_corrector, upper_gradient = reduced[: len(corrector.flat)], reduced[len(corrector.flat) :]
+        gap_corrector, upper_gradient = context.reduce_together([gap_corrector, upper_gradient])
         gap = torch.cat([gap_main, gap_corrector])
         upper_both = torch.cat([upper_gradient, torch.zeros_like(gap_corrector)])
         beta = barrier_coefficient(gap, upper_both, slice(n_main), xi=1.0, delta=self.settings.delta)

@@ -371,8 +371,7 @@ def _move(networks: Sequence[AveragedLearner], losses: list[Tensor], context: St
         flat.gradient(loss) if loss.requires_grad else torch.zeros_like(flat.vector)
         for flat, loss in zip(flats, losses, strict=True)
     ]
-    reduced = context.reduce(torch.cat(gradients)).split_with_sizes([len(flat) for flat in flats])
-    for network, gradient in zip(networks, reduced, strict=True):
+    for network, gradient in zip(networks, context.reduce_together(gradients), strict=True):
         network.take_step(gradient, context)
     return StepReport(torch.stack(losses).detach().mean())
 

@@ -198,6 +198,9 @@ def join() -> Iterator[Ranks]:
             ) from error
     try:
         yield Ranks(dist.get_rank(), size, here)
+    except RankLostError:
+        is_ours = False  # to take leave of a process that is gone may last for ever
+        raise
     finally:
         if is_ours:
             dist.destroy_process_group()
