@@ -14,6 +14,7 @@ from ebomlc.data.encoders import LazyEncoded
 from ebomlc.data.loader import StoredRows
 from ebomlc.preparation import Given, class_weights, prepare
 from ebomlc.training.estimate import estimate_training
+from tests.data.conftest import lies_on_disk
 
 IMAGES, RIGHT = load_digits(return_X_y=True)
 
@@ -108,7 +109,7 @@ def test_rows_that_do_not_fit_lie_on_the_disk_once_encoded(tmp_path, monkeypatch
     whole = fit(frame, epochs=2, out=tmp_path / "whole")
     monkeypatch.setattr(preparation, "available_memory_mb", lambda device="cpu": 0.01)
     job = job_of(frame)
-    assert not job.encoded.flags.owndata
+    assert lies_on_disk(job.encoded)
     assert isinstance(job.loader.noisy, StoredRows)
     assert job.encoded.shape == (300, 66)
     assert job.encoded.nbytes == 300 * 66 * 4

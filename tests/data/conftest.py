@@ -1,5 +1,6 @@
 """Files to read: real ones where they are there, and small ones written on the spot."""
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ def shared(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found: {folder}")
     return folder
+
+
+def lies_on_disk(values) -> bool:
+    """Whether the bytes of an array are those of a mapped file."""
+    while getattr(values, "base", None) is not None:
+        values = values.base
+    return isinstance(getattr(values, "obj", values), mmap.mmap)
 
 
 @pytest.fixture

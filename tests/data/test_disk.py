@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_wine
@@ -13,13 +11,7 @@ from ebomlc.data.disk import disk_array, encode_to_disk
 from ebomlc.data.encoders import LazyEncoded, TableEncoder
 from ebomlc.data.inputs import table_of_numbers
 from ebomlc.errors import InputError
-
-
-def bottom(values):
-    """What the bytes of an array lie in."""
-    while getattr(values, "base", None) is not None:
-        values = values.base
-    return values.obj if isinstance(values, memoryview) else values
+from tests.data.conftest import lies_on_disk
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +22,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_an_array_begins_as_zeros_and_can_be_written(cache):
     values = disk_array((3, 4), np.float32)
-    assert isinstance(bottom(values), mmap.mmap)
+    assert lies_on_disk(values)
     assert not values.any()
     values[1] = 7
     assert values.sum() == 28
@@ -43,7 +35,7 @@ def test_rows_are_encoded_as_they_are_at_once(monkeypatch):
     inputs = table_of_numbers(load_wine().data, tuple(load_wine().feature_names))
     encoder = TableEncoder.fit(inputs)
     values = encode_to_disk(LazyEncoded(encoder, inputs))
-    assert isinstance(bottom(values), mmap.mmap)
+    assert lies_on_disk(values)
     np.testing.assert_array_equal(values, encoder.encode(inputs))
 
 

@@ -7,6 +7,7 @@ from torch.utils.data import TensorDataset
 
 from ebomlc.data.memory import Arrays, arrays_from_object, frame_from_huggingface, is_table
 from ebomlc.errors import InputError
+from tests.data.conftest import lies_on_disk
 
 DIGITS = load_digits()
 PIXELS = (DIGITS.images[:20] * 15).astype(np.uint8)
@@ -126,6 +127,23 @@ def test_a_hugging_face_dataset_is_a_table_with_the_names_of_its_classes(tmp_pat
     assert frame_from_huggingface(str(tmp_path / "saved"), tmp_path)[0]["text"].tolist() == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"a DatasetDict is not one table: give one of its splits \(train\)"):
         frame_from_huggingface(datasets.DatasetDict({"train": dataset}), tmp_path)
+
+
+def test_a_huggingface_dataset_larger_than_memory_is_read_to_the_disk(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    datasets.disable_progress_bars()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    digits = load_digits(as_frame=True)
+    dataset = datasets.Dataset.from_pandas(digits.data.assign(label=digits.target, id=[f"{k}" for k in range(1797)]))
+    dataset = dataset.cast_column("label", datasets.ClassLabel(names=list("abcdefghij")))
+    whole, _ = frame_from_huggingface(dataset, tmp_path / "images")
+    monkeypatch.setattr("ebomlc.data.stream.MEMORY_SHARE", 0)
+    frame, _ = frame_from_huggingface(dataset, tmp_path / "images")
+    assert lies_on_disk(frame["pixel_0_1"].to_numpy())
+    assert not lies_on_disk(whole["pixel_0_1"].to_numpy())
+    pd.testing.assert_frame_equal(frame.reset_index(drop=True), whole, check_dtype=False)
+    assert frame["label"].tolist() == [chr(ord("a") + k) for k in digits.target]
+    assert list((tmp_path / "images").iterdir()) == [], "what lay in between is removed"
 
 
 def test_a_folder_that_holds_no_dataset_is_refused(tmp_path):

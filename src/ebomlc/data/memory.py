@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ebomlc.data.stream import open_stream, outgrows_memory
 from ebomlc.data.tables import as_strings
 from ebomlc.errors import InputError, listed
 
@@ -251,7 +253,7 @@ def frame_from_huggingface(data: Any, folder: Path) -> tuple[pd.DataFrame, str |
     if not hasattr(dataset, "features") or not hasattr(dataset, "to_pandas"):
         splits = listed(list(dataset)) if hasattr(dataset, "keys") else "none"
         raise InputError(f"a {type(dataset).__name__} is not one table: give one of its splits ({splits})")
-    frame = dataset.to_pandas()
+    frame = _frame_on_disk(dataset, folder) if outgrows_memory(*dataset.shape) else dataset.to_pandas()
     for name, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
             frame[name] = [None if pd.isna(k) or k < 0 else feature.int2str(int(k)) for k in frame[name]]
@@ -259,6 +261,16 @@ def frame_from_huggingface(data: Any, folder: Path) -> tuple[pd.DataFrame, str |
     for name in images:
         frame[name] = [_image_file(cell, folder) for cell in frame[name]]
     return frame, images[0] if images else None
+
+
+def _frame_on_disk(dataset: Any, folder: Path) -> pd.DataFrame:  # noqa: ANN401
+    """The rows of a dataset, its floating point numbers on the disk; by way of Parquet, some rows at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as between:
+        path = Path(between, "rows.parquet")
+        dataset.to_parquet(path)
+        stream = open_stream(path)
+        return dataset.to_pandas() if stream is None else stream.read(on_disk=True).frame
 
 
 def _image_file(cell: Any, folder: Path) -> str | None:  # noqa: ANN401 - what the library makes of an image

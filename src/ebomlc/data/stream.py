@@ -80,9 +80,8 @@ class TableStream:
 
     @property
     def outgrows_memory(self) -> bool:
-        """Whether its rows take more than `MEMORY_SHARE` of the memory that is free."""
-        room = available_memory_mb()
-        return room is not None and CELL_BYTES * (self.rows or 0) * len(self.columns) / 2**20 > MEMORY_SHARE * room
+        """See `outgrows_memory`."""
+        return outgrows_memory(self.rows or 0, len(self.columns))
 
     @property
     def rows(self) -> int | None:
@@ -143,6 +142,12 @@ class TableStream:
             return
         columns = [name for name in self.columns if name in wanted]
         yield from _parquet_tables(shard.path, columns, skipped, first, size)
+
+
+def outgrows_memory(n_rows: int, n_columns: int) -> bool:
+    """Whether rows take more than `MEMORY_SHARE` of the memory that is free."""
+    room = available_memory_mb()
+    return room is not None and CELL_BYTES * n_rows * n_columns / 2**20 > MEMORY_SHARE * room
 
 
 def _fill(values: npt.NDArray[np.float64], file: pq.ParquetFile, names: tuple[str, ...], size: int) -> None:
