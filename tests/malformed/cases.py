@@ -309,7 +309,7 @@ def parquet_files() -> Iterator[tuple[str, Write]]:
 # --- embeddings -------------------------------------------------------------------------------------------------------
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -339,22 +339,22 @@ ARRAYS: dict[str, bytes] = {
     "a header of 100,000 letters": _header(" " * 100_000, version=b"\x02\x00"),
     "a type nobody knows": _header("{'descr': 'spam', 'fortran_order': False, 'shape': (40, 3)}"),
     "objects": _header("{'descr': '|O', 'fortran_order': False, 'shape': (40, 3)}", b"\x80\x04cos\nsystem\n"),
-    "one dimension": _npy(GOOD_VECTORS[:, 0]),
-    "three dimensions": _npy(GOOD_VECTORS[:, None]),
-    "no dimension": _npy(np.float32(1)),
-    "no row": _npy(GOOD_VECTORS[:0]),
-    "no column": _npy(GOOD_VECTORS[:, :0]),
-    "strings": _npy(GOOD_VECTORS.astype("U3")),
-    "complex numbers": _npy(GOOD_VECTORS.astype(np.complex64)),
-    "dates": _npy(np.zeros((40, 3), "datetime64[s]")),
-    "truth values": _npy(GOOD_VECTORS > 0),
-    "a record": _npy(np.zeros((40, 3), [("a", "f4")])),
-    "NaN": _npy(_nan),
-    "infinity": _npy(np.where(np.isnan(_nan), np.inf, _nan)),
-    "numbers that float32 cannot hold": _npy(GOOD_VECTORS.astype(np.float64) * 1e300),
-    "a row less": _npy(GOOD_VECTORS[:-1]),
-    "cut off": _npy(GOOD_VECTORS)[:-5],
-    "a ZIP": _zip({"a.npy": _npy(GOOD_VECTORS)}),
+    "one dimension": npy(GOOD_VECTORS[:, 0]),
+    "three dimensions": npy(GOOD_VECTORS[:, None]),
+    "no dimension": npy(np.float32(1)),
+    "no row": npy(GOOD_VECTORS[:0]),
+    "no column": npy(GOOD_VECTORS[:, :0]),
+    "strings": npy(GOOD_VECTORS.astype("U3")),
+    "complex numbers": npy(GOOD_VECTORS.astype(np.complex64)),
+    "dates": npy(np.zeros((40, 3), "datetime64[s]")),
+    "truth values": npy(GOOD_VECTORS > 0),
+    "a record": npy(np.zeros((40, 3), [("a", "f4")])),
+    "NaN": npy(_nan),
+    "infinity": npy(np.where(np.isnan(_nan), np.inf, _nan)),
+    "numbers that float32 cannot hold": npy(GOOD_VECTORS.astype(np.float64) * 1e300),
+    "a row less": npy(GOOD_VECTORS[:-1]),
+    "cut off": npy(GOOD_VECTORS)[:-5],
+    "a ZIP": _zip({"a.npy": npy(GOOD_VECTORS)}),
 }
 
 

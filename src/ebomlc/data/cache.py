@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ebomlc.data.arrays import map_array
 from ebomlc.errors import DataWarning, InputError
 
 Array = npt.NDArray[Any]
@@ -95,9 +96,9 @@ def open_cached(key: str, folder: Path) -> Array | None:
     """
     path = _path(key, folder)
     try:
-        values = np.lib.format.open_memmap(path, mode="c")  # refuses objects, and so never unpickles
+        values = map_array(path)
         is_whole = path.stat().st_size == _file_size(values)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError):
         return None
     return values if is_whole else None
 

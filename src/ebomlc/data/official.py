@@ -441,7 +441,12 @@ def _read_pickle(name: str, path: Path, md5: str) -> dict[bytes, Any]:
     """What an official file of CIFAR holds; unpickled only once the checksum has matched."""
     content = path.read_bytes()
     _check_md5(content, md5, path, _repair(name))
-    return _ArrayUnpickler(content, path).load()
+    try:
+        return _ArrayUnpickler(content, path).load()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle makes nearly every exception there is
+        raise InputError(f"{path} is damaged ({error}): delete it and get it again: {_repair(name)}") from error
 
 
 def _images_and_labels(batch: Mapping[bytes, Any], key: bytes) -> tuple[npt.NDArray[np.uint8], IntArray]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ebomlc.data.arrays import map_array
 from ebomlc.data.cache import cache_folder
 from ebomlc.data.columns import MISSING, Columns, choose_inputs
 from ebomlc.data.image_files import list_image_folder, resolve_image_paths
@@ -440,8 +441,8 @@ def _without_labels(name: str, inputs: Inputs) -> Source:
 def load_vectors(path: Path) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] from an ``.npy`` file, as float32; a large file of float32 stays on disk."""
     try:
-        array = np.lib.format.open_memmap(path, mode="c")  # refuses objects, and so never unpickles
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+        array = map_array(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: not an array that numpy can load without pickle; write it with numpy.save"
         ) from error
