@@ -44,7 +44,7 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise ValueError(f"{path.name}: damaged ({error})") from error
 
 
-def map_array(path: Path) -> npt.NDArray[Any]:
+def map_array(path: Path) -> np.memmap[Any, np.dtype[Any]]:
     """The array in an npy file, read from the disk where it is used; what is written to it does not reach the file.
 
     Raises

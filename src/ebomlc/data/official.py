@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import pickle
 import shlex
 import struct
@@ -69,6 +70,10 @@ FASHION_MNIST_MD5: Mapping[str, str] = {
 With the header of the original files (name, and time 2017-08-31) put back, Debian's streams have the published MD5s
 8d4fb7e6..., 25c81989..., bef4ecab... and bb300cfd...: the content is the same.
 """
+
+
+MOST_DIMENSIONS = 3
+"""Of an IDX file: labels have one, images three."""
 
 
 @dataclass(frozen=True)
@@ -284,14 +289,15 @@ def parse_idx(content: bytes, path: Path) -> npt.NDArray[np.uint8]:
     InputError
         If it is no IDX file of bytes, or holds more or fewer values than its header states.
     """
-    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+    is_idx = len(content) >= 4 and content[:3] == b"\0\0\x08" and content[3] <= MOST_DIMENSIONS
+    if not is_idx or len(content) < 4 + 4 * content[3]:
         raise InputError(
             f"{path} is not an IDX file of bytes (it begins with {content[:4].hex()}): {_repair('fashion-mnist')}"
         )
     start = 4 + 4 * content[3]
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     values = np.frombuffer(content, np.uint8, offset=start)
-    if len(values) != np.prod(shape, dtype=np.int64):
+    if len(values) != math.prod(shape):  # numpy's product would wrap around
         raise InputError(
             f"{path}: the header states {' x '.join(map(str, shape))} values, but {len(values)} follow: the file is "
             f"damaged; {_repair('fashion-mnist')}"
