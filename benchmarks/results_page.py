@@ -75,13 +75,18 @@ def section(one: Section) -> Iterator[str]:
     if not path.exists():
         yield "No rows yet."
         return
-    rows = read_rows(path)
-    rows = rows.assign(ms_per_step=np.nan)
+    everything = read_rows(path)
+    # a condition that the baseline has not seen yet would give ranks among the few that have
+    seen = everything.loc[everything["method"] == one.baseline, list(CONDITION)].drop_duplicates()
+    rows = everything.merge(seen, on=list(CONDITION)).assign(ms_per_step=np.nan)
     for metric in one.metrics:
         command = (
             f"ebomlc bench table results/{path.name} --baseline {one.baseline} --metric {metric} --format markdown"
         )
         yield f"```\n{command}\n```"
+        n_cells = len(SUITES[one.suite].cells)
+        if len(everything) < n_cells:
+            yield f"Not finished: {len(everything)} of {n_cells} runs; shown are cells with `{one.baseline}`."
         yield report(rows, metric, one.baseline, "markdown").strip()
 
 
@@ -104,7 +109,11 @@ def goals(rows: pd.DataFrame) -> Iterator[str]:
     for (_, rival), name in zip(rivals.iterrows(), condition_names(rivals[list(CONDITION)]), strict=True):
         cell = rows[(rows[list(CONDITION)] == rival[list(CONDITION)].to_numpy()).all(axis=1)]
         pair = paired_differences(cell, TEST, rival["method"])
-        ours = pair[pair["method"] == OURS].iloc[0]
+        found = pair[pair["method"] == OURS]
+        if found.empty:
+            lines.append(f"- {name}: not run yet")
+            continue
+        ours = found.iloc[0]
         lines.append(
             f"- {name}: {percent(ours['mean'], ours['half'], sign=True)} over `{rival['method']}`, n {ours['n']}"
         )
