@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from ebomlc.data.loader import PairedLoader, StoredRows, in_order
-from ebomlc.records import NO_LABEL, Batch
+from ebomlc.methods.learner import halve
+from ebomlc.records import NO_LABEL, Batch, Share
 
 CPU = torch.device("cpu")
 N_TRUSTED = 97
@@ -193,3 +194,33 @@ def test_an_epoch_goes_on_after_the_batches_that_were_had(changes, done):
         for batch, other in zip(pair, expected, strict=True):
             assert torch.equal(batch.index, other.index)
             assert torch.equal(batch.inputs, other.inputs)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 7), st.integers(7, 130), st.integers(14, 97), st.integers(0, 2))
+def test_processes_share_each_batch_and_both_trusted_halves(n_processes, size, trusted_size, epoch):
+    """Joined, their parts are the batches of one process with such batches, without a row lost or taken twice."""
+    loaders = [
+        make_loader(batch_size=size, trusted_batch_size=trusted_size, share=Share(rank, n_processes))
+        for rank in range(n_processes)
+    ]
+    whole = make_loader(batch_size=loaders[0].batch_size, trusted_batch_size=loaders[0].trusted_batch_size)
+    assert size - n_processes < loaders[0].batch_size <= size
+    for (noisy, trusted), *parts in zip(whole.epoch(epoch), *(one.epoch(epoch) for one in loaders), strict=True):
+        assert torch.equal(torch.cat([part.index for part, _ in parts]), noisy.index)
+        assert len({len(part) for part, _ in parts}) == len({len(part) for _, part in parts}) == 1
+        halves = [halve(part) for _, part in parts]
+        for joined, half in zip(halve(trusted), zip(*halves, strict=True), strict=True):
+            assert torch.equal(torch.cat([part.index for part in half]), joined.index)
+
+
+def test_more_processes_than_rows_of_a_batch_are_refused():
+    make_loader(batch_size=4, trusted_batch_size=8, share=Share(0, 4))
+    for sizes in ({"batch_size": 3, "trusted_batch_size": 8}, {"batch_size": 4, "trusted_batch_size": 7}):
+        with pytest.raises(ValueError, match="4 processes cannot share"):
+            make_loader(**sizes, share=Share(0, 4))
+
+
+def test_passes_of_processes_are_a_pass_in_order():
+    parts = [in_order(NOISY, 64, Share(rank, 3)) for rank in range(3)]
+    assert torch.equal(torch.cat([batch.index for part in parts for batch in part]), NOISY.index)

@@ -44,7 +44,10 @@ def on_ranks(size: int, work: Callable[..., Any], folder: Path) -> list[Any]:
     processes = start(size, work, folder)
     for process in processes:
         process.join(SECONDS)
-    assert not any(process.is_alive() for process in processes), "a process hangs"
+    hanging = [process for process in processes if process.is_alive()]
+    for process in hanging:
+        process.kill()
+    assert not hanging, "a process hangs"
     return [outcome(folder, rank) for rank in range(size)]
 
 
