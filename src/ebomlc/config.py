@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ebomlc.errors import InputError, listed, unknown_name
 
@@ -365,7 +365,11 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     InputError
         For an unknown key (with the nearest known one), a value of the wrong type, or one out of range.
     """
-    return kind(**_converted(kind, values, where, build))
+    given = _converted(kind, values, where, build)
+    for part in fields(cast(Any, kind)):
+        if part.name not in given and part.default is MISSING and part.default_factory is MISSING:
+            raise InputError(f"{where}: lacks {part.name!r}, which a configuration must have")
+    return kind(**given)
 
 
 def _converted(kind: type, values: Mapping[str, Any], where: str, make: Callable[..., Any]) -> dict[str, Any]:

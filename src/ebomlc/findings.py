@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ebomlc.data.documents import read_document
 from ebomlc.data.pool import Pool
 from ebomlc.errors import InputError
 from ebomlc.labels.report import PICTURE_SIDE, Findings, render_report
@@ -48,10 +48,10 @@ def read_findings(run: Path) -> Findings:
     if not (run / SUMMARY).is_file():
         raise InputError(f"{run}: not a run folder, for it has no {SUMMARY}; name the folder that --out named")
     try:
-        summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_document(run / SUMMARY)
         check_version(run, summary)
         config = (run / CONFIG).read_text(encoding="utf-8")
-        trust = json.loads((run / TRUST).read_text(encoding="utf-8")) if (run / TRUST).exists() else None
+        trust = read_document(run / TRUST) if (run / TRUST).exists() else None
         metrics = _read_metrics(run / METRICS)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -43,7 +43,8 @@ def read_labels(run: Path) -> tuple[LabelTable, tuple[str, ...]]:
     except (OSError, KeyError, ValueError, ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{run}: the run cannot be read ({error}); was it written by another version?") from error
+        reason = " ".join(str(error).split())  # Arrow writes on several lines
+        raise InputError(f"{run}: the run cannot be read ({reason}); was it written by another version?") from error
     return LabelTable(**{name: _array(column) for name, column in columns.items()}), names
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from ebomlc.config import RunConfig, TrainingConfig, build, merge_options, read_toml, to_toml
 from ebomlc.data.columns import describe_inputs
+from ebomlc.data.documents import read_document
 from ebomlc.data.pool import Pool
 from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
 from ebomlc.data.readers import object_name
@@ -321,7 +322,7 @@ def load_run(folder: Path) -> Run:
         Where the folder holds none, or a damaged one.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_document(folder / SUMMARY)
         frame = pd.read_parquet(folder / LABELS)
         labels = LabelTable(**{column.name: frame[column.name].to_numpy() for column in fields(LabelTable)})
     except (OSError, ValueError, KeyError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ebomlc.config import DataConfig, RunConfig, build, read_toml
 from ebomlc.data.cache import cache_folder
+from ebomlc.data.documents import read_document
 from ebomlc.data.image_files import resolve_image_paths
 from ebomlc.data.images import load_picture
 from ebomlc.data.inputs import Inputs, Role
@@ -111,7 +111,7 @@ def open_samples(run: Path, *, images: Sequence[Path] = (), pool: Pool | None = 
 def _roles(run: Path) -> Mapping[str, Role]:
     """What the columns of the run's inputs hold."""
     try:
-        return json.loads((run / ENCODER / DETAILS).read_text(encoding="utf-8"))["roles"]
+        return read_document(run / ENCODER / DETAILS)["roles"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{run}: the run cannot be read ({error}); was it written by another version?") from error
 

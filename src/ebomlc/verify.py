@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
 import re
 import warnings
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from ebomlc.config import RunConfig, build, read_toml
 from ebomlc.data.arrays import load_arrays
+from ebomlc.data.documents import read_document
 from ebomlc.data.pool import Pool, load_pool
 from ebomlc.data.splits import split_hash
 from ebomlc.errors import DataWarning, InputError, listed
@@ -174,23 +174,16 @@ def _read(folder: Path) -> _Stored:
     """
     labels, class_names = read_labels(folder)
     try:
-        summary = _read_table_of_figures(folder / SUMMARY)
-        trust = _read_table_of_figures(folder / TRUST) if (folder / TRUST).is_file() else None
+        summary = read_document(folder / SUMMARY)
+        trust = read_document(folder / TRUST) if (folder / TRUST).is_file() else None
         arrays = load_arrays(folder / SPLIT)
         split = Split(*(arrays[part].astype(np.int64) for part in ("noisy", "trusted", "heldout")))
         config = build(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
         with (folder / METRICS).open(newline="", encoding="utf-8") as file:
             epochs = list(csv.DictReader(file))
         return _Stored(summary, trust, labels, class_names, arrays["ids"], split, config, epochs)
-    except (OSError, KeyError, ValueError, RecursionError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder}: {error}") from error
-
-
-def _read_table_of_figures(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return content
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

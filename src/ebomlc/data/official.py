@@ -9,7 +9,6 @@ import math
 import pickle
 import shlex
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ebomlc.data.arrays import load_arrays
 from ebomlc.data.download import LARGEST_MEMBER, Say, download, extract, only_one
 from ebomlc.errors import InputError, listed, unknown_name
 from ebomlc.records import NO_LABEL, IntArray
@@ -494,11 +494,11 @@ def _human_file(folder: Path) -> Path | None:
 def _read_human_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     keys = ("clean_label", *CIFAR10_HUMAN_KEYS.values())
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in keys}
+        stored = load_arrays(path, most_bytes=LARGEST_MEMBER)
+        return {key: stored[key] for key in keys}
     except KeyError as error:
         reason = f"lacks an array: {error.args[0]}"
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         reason = f"cannot be read: {error}"
     raise InputError(f"{path} {reason}. Write it with numpy.savez, with integer arrays {', '.join(keys)}, or remove it")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ebomlc.data.arrays import load_arrays
+from ebomlc.data.documents import read_document
 from ebomlc.data.encoders import ELSEWHERE, ENCODERS, Encoder
 from ebomlc.data.inputs import Inputs, no_rows
 from ebomlc.data.spelling import Spelling
@@ -66,7 +67,7 @@ def load_preprocessing(folder: Path) -> Preprocessing:
     OSError, ValueError, KeyError
         Where a file is missing or damaged.
     """
-    content = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+    content = read_document(folder / DETAILS)
     name = content.get("encoder", "(none)")
     if name in ELSEWHERE:
         import_module(ELSEWHERE[name])
