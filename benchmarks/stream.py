@@ -20,6 +20,9 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,10 +41,12 @@ from ebomlc.environment import commit
 from ebomlc.labels.correct import correct
 from ebomlc.prediction import Classifier, load_classifier
 from ebomlc.records import NO_LABEL
-from ebomlc.streaming import load_method, predict_to
+from ebomlc.streaming import BYTES_MADE, load_method, predict_to
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "stream.csv"
-N_FEATURES, N_CLASSES, N_TRAINING, N_CHECKED, AT_ONCE = 64, 10, 2000, 300, 50_000
+N_FEATURES, N_CLASSES, N_TRAINING, N_CHECKED = 64, 10, 2000, 300
+AT_ONCE = stream.rows_at_once(8 * (N_FEATURES + 3) + BYTES_MADE * N_CLASSES)
+REPEATS = 5
 COLUMNS = tuple(f"x{k}" for k in range(N_FEATURES))
 
 
@@ -98,27 +103,41 @@ def bare_seconds(classifier: Classifier, method: Any) -> tuple[float, float]:  #
     rows, labels = draw(AT_ONCE, 5)
     inputs = table_of_numbers(rows, COLUMNS)
     ids, right = np.full(AT_ONCE, "a", dtype=object), np.full(AT_ONCE, NO_LABEL)
-    started = time.process_time()
-    if method is None:
-        classifier.probabilities(inputs)
-    else:
-        correct(method, classifier.encoder.encode(inputs), labels, right, ids, classifier.class_names)
-    both = time.process_time() - started
+
+    def both() -> None:
+        if method is None:
+            classifier.probabilities(inputs)
+        else:
+            correct(method, classifier.encoder.encode(inputs), labels, right, ids, classifier.class_names)
+
     encoded = torch.as_tensor(classifier.encoder.encode(inputs))
-    started = time.process_time()
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def model() -> None:
         for chunk in encoded.split(1000):
             classifier.model(chunk).logits.softmax(1)
-    return both / AT_ONCE, (time.process_time() - started) / AT_ONCE
+
+    return seconds_a_row(both), seconds_a_row(model)
 
 
-def measure(run: Path, data: Path, out: Path, *, suggest: bool) -> dict[str, Any]:
+def seconds_a_row(action: Callable[[], None]) -> float:
+    """Median processor seconds of one row, of `AT_ONCE` at a time."""
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        action()
+        seconds.append(time.process_time() - started)
+    return float(np.median(seconds)) / AT_ONCE
+
+
+def measure(run: Path, data: Path, out: Path, suggest: bool) -> dict[str, Any]:
     """One pass. Times are processor seconds, so that other programs on the machine count for nothing."""
     classifier = load_classifier(run, device="cpu")
     method = load_method(classifier) if suggest else None
+    resident = memory_mb("VmRSS")
     before = bare_seconds(classifier, method)
     forget_peak()
-    resident, started, clock = memory_mb("VmRSS"), time.process_time(), time.monotonic()
+    started, clock = time.process_time(), time.monotonic()
     tally = predict_to(classifier, data, out, suggest=method)
     seconds, wall = time.process_time() - started, time.monotonic() - clock
     peak = memory_mb("VmHWM")
@@ -143,7 +162,7 @@ def measure(run: Path, data: Path, out: Path, *, suggest: bool) -> dict[str, Any
 
 
 def measure_training(data: Path, n: int) -> dict[str, Any]:
-    """Everything before the first step, in a process that has trained before."""
+    """Everything before the first step."""
     before, peaks, done = memory_mb("RssAnon"), [0.0], threading.Event()
 
     def watch() -> None:
@@ -170,6 +189,19 @@ def measure_training(data: Path, n: int) -> dict[str, Any]:
     }
 
 
+def run_alone() -> None:
+    """One thread, and no words about made-up data."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+
+
+def in_new_process(action: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What an action gives in a process that has done nothing else before, so that memory is its own."""
+    with ProcessPoolExecutor(1, get_context("spawn"), run_alone) as pool:
+        return pool.submit(action, *arguments).result()
+
+
 def store(rows: list[dict[str, Any]]) -> None:
     about = {
         "commit": commit(),
@@ -193,9 +225,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for files, which are left there; else a temporary one")
     parser.add_argument("--store", action="store_true", help="add the rows to results/stream.csv")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    pa.set_cpu_count(1)
+    run_alone()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         run, found = folder / "run", []
@@ -203,13 +233,13 @@ def main() -> None:
             train(run)
         for n in options.training_rows:
             write_rows(folder / f"{n}.parquet", n)
-            found.append(measure_training(folder / f"{n}.parquet", n))
+            found.append(in_new_process(measure_training, folder / f"{n}.parquet", n))
             print(found[-1], flush=True)
         for n in options.rows:
             write_rows(folder / f"{n}.parquet", n)
             for suggest in (False, True):
                 out = folder / f"out-{n}-{suggest}.parquet"
-                found.append(measure(run, folder / f"{n}.parquet", out, suggest=suggest))
+                found.append(in_new_process(measure, run, folder / f"{n}.parquet", out, suggest))
                 print(found[-1], flush=True)
     if options.store:
         store(found)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ebomlc.data.output import sync
 from ebomlc.errors import InputError, TrainingDivergedError
-from ebomlc.training.checkpoint import sync
 
 CONFIG, SPLIT, ENCODER, METRICS = "config.toml", "split.npz", "encoder", "metrics.csv"
 MAIN, METHOD, LABELS, SUMMARY = "main.safetensors", "method.safetensors", "labels.parquet", "summary.json"

@@ -48,6 +48,21 @@ def test_parquet_comes_in_tables_of_one_size_whatever_its_row_groups(tmp_path, o
         assert [table.first for table in tables] == list(range(start + 1, 48, 10))
 
 
+def test_a_row_group_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
+    path, numbers = tmp_path / "a.parquet", np.random.default_rng(0).normal(size=(8, 400_000))
+    pq.write_table(pa.table({f"x{k}": column for k, column in enumerate(numbers)}), path, row_group_size=400_000)
+    monkeypatch.setattr(room, "ROWS_AT_ONCE", 10_000)
+    before = pa.default_memory_pool()
+    counting = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(counting)
+    try:
+        rows = sum(len(table.frame) for table in open_stream(path).tables([f"x{k}" for k in range(8)]))
+    finally:
+        pa.set_memory_pool(before)
+    assert rows == 400_000
+    assert 0 < counting.max_memory() < numbers.nbytes / 2
+
+
 def test_a_start_within_a_table_is_made_up_for_at_its_end(tmp_path, of_ten):
     path = tmp_path / "wine.parquet"
     wine(31).to_parquet(path, row_group_size=8)
@@ -117,7 +132,7 @@ def test_what_is_no_table_of_columns_or_cannot_be_read_in_parts_is_no_stream(tmp
 
 def test_wide_rows_come_fewer_at_a_time(tmp_path):
     assert rows_at_once(8) == room.ROWS_AT_ONCE
-    assert rows_at_once(64 * 1024) == room.BYTES_AT_ONCE // (64 * 1024)
+    assert rows_at_once(8192) == room.BYTES_AT_ONCE // 8192 == 2048
     assert rows_at_once(2**40) == room.FEWEST_AT_ONCE
     path = tmp_path / "wide.parquet"
     pq.write_table(pa.table({f"x{k}": np.arange(2500.0) for k in range(40)}), path)

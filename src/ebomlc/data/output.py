@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -69,6 +70,17 @@ def write_table(frame: pd.DataFrame, out: Path, *, decimal: str = ".") -> None:
     except ArrowException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{out}: cannot be written as Parquet ({reason}); let --out end with .jsonl") from error
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or a folder's list of names, is on the disk and not only in memory."""
+    if path.is_dir() and sys.platform == "win32":  # which cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_as(suffix: str, frame: pd.DataFrame, path: Path, decimal: str) -> None:

@@ -8,9 +8,7 @@ there, they are joined to one file in that folder, a row group for each, and tha
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from ebomlc.data.output import check_output, write_text
+from ebomlc.data.output import check_output, sync, write_text
 from ebomlc.errors import InputError
 
 UNFINISHED, BEGUN, LOCK, JOINED = ".unfinished", "begun.json", ".lock", "joined"
@@ -256,14 +254,3 @@ def _join_text(files: list[Path], joined: Path) -> None:
     with joined.open("w", encoding="utf-8", newline="") as text:
         for k, file in enumerate(files):
             write_text(joined.suffix, pq.read_table(file).to_pandas(), text, header=k == 0)
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file's content, or a folder's list of names, is on the disk and not only in memory."""
-    if path.is_dir() and sys.platform == "win32":  # which cannot open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

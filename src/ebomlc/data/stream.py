@@ -28,8 +28,11 @@ from ebomlc.errors import InputError, listed
 MEMORY_SHARE = 1 / 8
 """Reading a table as a whole takes three times what its numbers do, and encoding it half as much again."""
 
-BYTES_AT_ONCE, ROWS_AT_ONCE, FEWEST_AT_ONCE = 1 << 26, 65_536, 1000
-"""A table holds so many bytes, but no more rows than the second and no fewer than the third."""
+BYTES_AT_ONCE, ROWS_AT_ONCE, FEWEST_AT_ONCE = 1 << 24, 65_536, 1000
+"""A table holds so many bytes, but no more rows than the second and no fewer than the third.
+
+Arrays above 32 MiB get fresh pages from the system each time, which takes longer than to fill them.
+"""
 
 CELL_BYTES, TEXT_BYTES = 8, 64
 """A cell takes at least so much once it is read, however little it takes in its file; one of CSV, being text, more."""

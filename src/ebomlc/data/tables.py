@@ -26,7 +26,7 @@ OTHER_SEPARATORS = (";", "\t", "|", ",")
 EUROPEAN, HEADER_LINES = ";", 100
 LONGEST_CELL, LONGEST_SHOWN = 2**31 - 1, 40
 CHUNK_ROWS = 65_536
-PARQUET_MAGIC, PARQUET_BUFFER = b"PAR1", 1 << 20
+PARQUET_MAGIC, PARQUET_BUFFER = b"PAR1", 1 << 18
 ROWS_PER_BYTE = 100
 """More rows than that in a byte of a Parquet file cannot have ids of their own, however well they are packed."""
 
@@ -415,7 +415,7 @@ def _read_parquet(path: Path) -> Table:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read from, a column a megabyte at a time.
+    """A Parquet file to read from, of each column `PARQUET_BUFFER` bytes at a time.
 
     Raises
     ------
@@ -424,8 +424,8 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """
     _check_parquet_ends(path)
     try:
-        # without a buffer, the whole row group would be in memory, which for many writers is a million rows
-        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER) as file:
+        # otherwise whole row groups would be in memory, and many writers make them of a million rows
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             _check_names(file.schema_arrow.names, path)
             _check_rows(file.metadata.num_rows, path)
             yield file

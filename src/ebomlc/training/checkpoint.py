@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ebomlc.data.output import sync
 from ebomlc.errors import DataWarning
 
 KEPT = 2
@@ -184,14 +184,3 @@ def write_durably(path: Path, content: bytes) -> None:
         sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file's content, or a folder's list of names, is on the disk and not only in memory."""
-    if path.is_dir() and sys.platform == "win32":  # which cannot open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
