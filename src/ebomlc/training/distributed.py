@@ -30,8 +30,9 @@ from ebomlc.training.checkpoint import Checkpoint
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=30)
-"""A rank that dies is noticed at once, by its closed connections; this is for one that hangs, or is cut off."""
+TIMEOUT, PATIENCE = timedelta(minutes=30), timedelta(days=1)
+"""A rank that dies is noticed at once, by its closed connections. The first is for one that hangs or is cut off in the
+training, the second for one that reads or encodes while the others wait."""
 
 STATISTICS = (".running_mean", ".running_var")
 
@@ -46,9 +47,12 @@ class Ranks(Share):
     ----------
     on_machine : int
         Number of this process among those of its machine.
+    patient : ProcessGroup, optional
+        By which the ranks say where they are.
     """
 
     on_machine: int = 0
+    patient: Any = None
 
     def add(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor of one shape over all ranks, the same to the last bit on each.
@@ -86,10 +90,10 @@ class Ranks(Share):
         parts = self._gather_alike(padded).unbind()
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
-    def _gather_alike(self, tensor: Tensor) -> Tensor:
+    def _gather_alike(self, tensor: Tensor, *group: object) -> Tensor:
         """The tensors of all ranks [size, ...]."""
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        _talk(dist.all_gather, parts, tensor)
+        _talk(dist.all_gather, parts, tensor, *group)
         return torch.stack(parts)
 
     def any(self, flag: bool) -> bool:
@@ -100,11 +104,10 @@ class Ranks(Share):
         """What each rank says."""
         if self.size == 1:
             return [text]
-        content = _to_tensor(text.encode())
-        lengths = self._gather_alike(torch.tensor([len(content)])).flatten().tolist()
-        joined = self.gather(content).numpy().tobytes()
-        ends = np.cumsum(lengths).tolist()
-        return [joined[end - length : end].decode() for end, length in zip(ends, lengths, strict=True)]
+        content = text.encode()
+        lengths = self._gather_alike(torch.tensor([len(content)]), self.patient).flatten().tolist()
+        said = self._gather_alike(_to_tensor(content.ljust(max(lengths))), self.patient).numpy()
+        return [letters[:length].tobytes().decode() for letters, length in zip(said, lengths, strict=True)]
 
     def agree(self, work: Callable[[], T]) -> T:
         """Do something on every rank; where it fails on one of them, it fails on all.
@@ -122,14 +125,13 @@ class Ranks(Share):
             found.append(work())
         except Exception as error:
             failure = error
-        kind = InputError if failure is None or isinstance(failure, InputError) else RankLostError
-        said = self.tell("" if failure is None else json.dumps([kind.__name__, str(failure)]))
+        is_given = isinstance(failure, InputError | OSError)
+        said = [json.loads(text) for text in self.tell(json.dumps([failure and str(failure), is_given]))]
         if failure is not None:
             raise failure
-        for rank, text in enumerate(said):
-            if text:
-                name, message = json.loads(text)
-                raise (InputError if name == InputError.__name__ else RankLostError)(f"rank {rank}: {message}")
+        for rank, (message, is_given) in enumerate(said):
+            if message is not None:
+                raise (InputError if is_given else RankLostError)(f"rank {rank}: {message}")
         return found[0]
 
     def share(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -188,7 +190,7 @@ def join() -> Iterator[Ranks]:
         return
     here = int(os.environ.get("LOCAL_RANK", "0"))
     is_ours = not dist.is_initialized()
-    backend = _backend(here)
+    backend = _backend(here, int(os.environ.get("LOCAL_WORLD_SIZE", here + 1)))
     if is_ours:
         try:
             dist.init_process_group(backend, timeout=TIMEOUT)
@@ -197,7 +199,7 @@ def join() -> Iterator[Ranks]:
                 f"the {size} processes cannot reach each other: {error}; start them by torchrun"
             ) from error
     try:
-        yield Ranks(dist.get_rank(), size, here)
+        yield Ranks(dist.get_rank(), size, here, dist.new_group(timeout=PATIENCE, backend="gloo"))
     except RankLostError:
         is_ours = False  # to take leave of a process that is gone may last for ever
         raise
@@ -206,12 +208,12 @@ def join() -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _backend(here: int) -> str:
-    """By what the ranks talk; each has a GPU of its own where there are GPUs."""
+def _backend(here: int, on_machine: int) -> str:
+    """By what the ranks talk; of so many on this machine each has a GPU of its own where there are GPUs."""
     n_gpus = torch.cuda.device_count()
     if n_gpus == 0:
         return "gloo"
-    if here >= n_gpus:
+    if on_machine > n_gpus:
         raise InputError(
             f"more processes than GPUs: there are {n_gpus}; give --nproc-per-node {n_gpus}, or hide the GPUs with "
             f"CUDA_VISIBLE_DEVICES= to train on the processors"
