@@ -57,8 +57,11 @@ def whole(asked, tmp_path_factory):
     return out, time.monotonic() - started
 
 
-def start(asked, out, prepare=None):
-    """Run in a process of its own, which goes on where another one left off; gives its number."""
+def start(asked, out, prepare=None, end=None):
+    """Run in a process of its own, which goes on where another one left off; gives its number.
+
+    `prepare` and `end` are called there, before and after the run.
+    """
     process = os.fork()
     if process:
         return process
@@ -67,6 +70,8 @@ def start(asked, out, prepare=None):
         if prepare is not None:
             prepare()
         fit(**asked, out=out, resume=True)
+        if end is not None:
+            end()
         code = 0
     finally:
         os._exit(code)
@@ -122,46 +127,43 @@ def test_kills_at_random_moments(asked, whole, tmp_path):
     assert "continued" in hit
 
 
-def kill_at_change(count):
-    """Let this process kill itself at so many changes of the file system below a run folder."""
-    left = [count]
+class KilledAtChange:
+    """A process that kills itself at so many changes of the file system below its run folder, until the run is whole.
 
-    def look(event, arguments):
+    The page is left out: it is made when everything else is in its place.
+    """
+
+    def __init__(self, out, count):
+        self.out, self.left, self.seen = str(out), count, 0
+
+    def prepare(self):
+        room._add_report = lambda *_: None
+        sys.addaudithook(self.look)
+
+    def look(self, event, arguments):
         is_change = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
         if event == "open" and isinstance(arguments[0], str | Path):
             is_change = bool(arguments[2] & os.O_ACCMODE)
-        if is_change and "/run-" in str(arguments[0]):
-            left[0] -= 1
-            if left[0] < 0:
+        if is_change and str(arguments[0]).startswith(self.out):
+            self.seen += 1
+            if self.seen > self.left:
                 os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(look)
 
 
 def test_kills_between_two_changes_of_the_folder(asked, whole, tmp_path):
-    """During checkpoints and between files: at changes drawn from all those that a run makes, the last ones surely."""
-    expected, _ = whole
-    survived, count = False, 1
-    while not survived:  # the first number of changes that a run does not reach
-        count *= 2
-        out = tmp_path / f"run-probe-{count}"
-        survived = finish(start(asked, out, lambda count=count: kill_at_change(count))) == 0
-    low, high = count // 2, count
-    while high - low > 1:
-        middle = (low + high) // 2
-        out = tmp_path / f"run-probe-{middle}"
-        shutil.rmtree(out, ignore_errors=True)
-        if finish(start(asked, out, lambda middle=middle: kill_at_change(middle))) == 0:
-            high = middle
-        else:
-            low = middle
-    drawn = np.random.default_rng(1).choice(high - 12, TRIALS - 12, replace=False)
-    for change in [*drawn.tolist(), *range(high - 12, high)]:
+    """During checkpoints and between files: at changes drawn from all those that a run makes, and among the last."""
+    counted = KilledAtChange(tmp_path / "run", 10**9)
+    note = tmp_path / "changes.txt"
+    end = lambda: note.write_text(str(counted.seen))  # noqa: E731 - called in the other process
+    assert finish(start(asked, tmp_path / "run", counted.prepare, end)) == 0
+    n_changes, n_last = int(note.read_text()), 15
+    drawn = np.random.default_rng(1).choice(n_changes - 2 * n_last, TRIALS - n_last, replace=False).tolist()
+    for change in [*drawn, *range(n_changes - 2 * n_last, n_changes, 2)]:
         out = tmp_path / f"run-{change}"
-        assert finish(start(asked, out, lambda change=change: kill_at_change(change))) == -signal.SIGKILL
+        assert finish(start(asked, out, KilledAtChange(out, change).prepare)) == -signal.SIGKILL
         assert finish(start(asked, out)) == 0
-        assert_finished_alike(out, expected)
-    print(f"\n{TRIALS} kills among the {high} changes of a run")
+        assert_finished_alike(out, whole[0])
+    print(f"\n{TRIALS} kills among the {n_changes} changes of a run")
 
 
 @pytest.mark.parametrize("place", ["_predictions", "judge", "save_state"])
