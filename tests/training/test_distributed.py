@@ -131,7 +131,7 @@ def test_batch_norm_of_two_processes_is_that_of_one(name, tmp_path):
     check_method(name, 2, tmp_path, model="norm_cnn")
 
 
-@pytest.mark.parametrize("name", ["ebomlc", "mlc"])
+@pytest.mark.parametrize("name", ["ebomlc", "mlc", "plus"])
 def test_batch_norm_of_three_processes_is_that_of_one(name, tmp_path):
     check_method(name, 3, tmp_path, model="norm_cnn")
 

@@ -54,6 +54,10 @@ class Ranks(Share):
     on_machine: int = 0
     patient: Any = None
 
+    def __deepcopy__(self, _: object) -> Ranks:
+        """Itself: a copy of a model is trained by the same processes."""
+        return self
+
     def add(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor of one shape over all ranks, the same to the last bit on each.
 
