@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ebomlc.cli.main import app
 from ebomlc.errors import InputError
 from ebomlc.run_folder import CHECKSUMS, CONTENTS, ENCODER, write_checksums
+from ebomlc.training.states import load_state, save_state
 from ebomlc.verify import verify
 
 KEPT = sorted((Path(__file__).parent / "releases").glob("run-*.json"))[-1]
@@ -68,7 +70,7 @@ def noisy_row(run, *, is_issue):
 def test_a_run_is_what_it_claims(run):
     found = verify(run, sources=True)
     assert found.is_sound, found.broken
-    assert len(found.held) == 15
+    assert len(found.held) == 16
     assert [line for line in found.open if "sources" in line] == []
 
 
@@ -210,22 +212,38 @@ def test_sources_that_are_gone_are_an_error(run):
         verify(run, sources=True)
 
 
-def test_weights_that_were_damaged_are_said_so(run):
-    (run / "main.safetensors").write_bytes(b"\0" * 100)
+@pytest.mark.parametrize("name", ["main.safetensors", "method.safetensors"])
+def test_weights_that_were_damaged_are_said_so(run, name):
+    state = {key: tensor * torch.nan for key, tensor in load_state(run / name).items()}
+    for content, message in ((b"\0" * 100, f"{name}: "), (None, f"{name} holds NaN or infinity")):
+        if content is None:
+            save_state(run / name, state)
+        else:
+            (run / name).write_bytes(content)
+        write_checksums(run)
+        assert any(message in line for line in verify(run).broken)
+
+
+def test_a_run_of_a_network_from_python_is_checked_as_far_as_its_folder_goes(run):
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace('name = "mlp"', 'name = "(Net from Python)"'))
+    change_summary(run, model="(Net from Python)")
     write_checksums(run)
-    assert any("everything in it can be read" in line for line in verify(run).broken)
+    assert verify(run).is_sound
+    with pytest.raises(InputError, match="came from Python"):
+        verify(run, sources=True)
 
 
 def test_the_command_says_what_holds_and_ends_with_one_where_something_does_not(run):
     done = CliRunner().invoke(app, ["verify", str(run)])
     assert done.exit_code == 0, done.output
-    assert done.output.count("holds: ") == 10
+    assert done.output.count("holds: ") == 11
     assert "is what it claims" in done.output
     change_summary(run, n_noisy=999)
     done = CliRunner().invoke(app, ["verify", str(run)])
     assert done.exit_code == 1
     assert done.output.count("WRONG: ") == 2
-    assert "is not what it claims: 2 of 10 claims fail" in done.output
+    assert "is not what it claims: 2 of 11 claims fail" in done.output
 
 
 def test_what_is_no_run_is_an_error(tmp_path):

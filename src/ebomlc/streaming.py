@@ -13,12 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import nn
 
+from ebomlc.data.inputs import Inputs
 from ebomlc.data.joining import to_index
 from ebomlc.data.parts import check_parts, is_whole, new_parts
 from ebomlc.data.preprocessing import Preprocessing
 from ebomlc.data.readers import Source, is_built_in
 from ebomlc.data.sets import check_labelled, first_filled, is_empty
-from ebomlc.data.stream import TableStream, open_stream, rows_at_once
+from ebomlc.data.stream import CELL_BYTES, TableStream, open_stream, rows_at_once
 from ebomlc.errors import InputError, listed
 from ebomlc.labels.correct import correct
 from ebomlc.methods import Method, Setup, find_method
@@ -129,15 +130,11 @@ def load_method(classifier: Classifier, *, model: nn.Module | None = None) -> Me
         method.model.load_state_dict(classifier.model.state_dict())
         method.load_state_dict({name: tensor.to(device) for name, tensor in load_state(path).items()})
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({_first_line(error)}); was it written by another version?"
-        ) from error
-    method.model.eval()
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cannot be read ({reason}); was it written by another version?") from error
     return method
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _judged(classifier: Classifier, method: Method, source: Source) -> tuple[pa.Table, Tally]:
@@ -207,7 +204,7 @@ class _Rows:
             for table in self.stream.tables(wanted, start=start, row_bytes=made):
                 yield classifier.read(table, on_bad_input=self.on_bad_input)
         elif self.whole is not None:
-            size = rows_at_once(made)
+            size = rows_at_once(made + _row_bytes(inputs_of(self.whole)))
             for first in range(start, len(self.whole), size):
                 yield self.whole.take(np.arange(first, min(first + size, len(self.whole))))
 
@@ -218,6 +215,11 @@ class _Rows:
             return [[str(path), state.st_size, state.st_mtime_ns] for path, state in states]
         ids = [] if self.whole is None else self.whole.ids
         return [self.name, len(ids), hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()]
+
+
+def _row_bytes(inputs: Inputs) -> int:
+    """What a row takes in memory, at least."""
+    return CELL_BYTES * len(inputs.columns) if inputs.kind == "table" else inputs.values[:1].nbytes
 
 
 def _open_rows(classifier: Classifier, data: Any, on_bad_input: str) -> _Rows:  # noqa: ANN401

@@ -30,7 +30,8 @@ from ebomlc.labels.scores import accuracy, balanced_accuracy, label_accuracies
 from ebomlc.prediction import Classifier, load_classifier
 from ebomlc.records import LabelTable, Split
 from ebomlc.reviewed import load_reviewed, read_labels
-from ebomlc.run_folder import CHECKSUMS, CONFIG, CONTENTS, METRICS, SPLIT, SUMMARY, TRUST
+from ebomlc.run_folder import CHECKSUMS, CONFIG, CONTENTS, MAIN, METHOD, METRICS, SPLIT, SUMMARY, TRUST
+from ebomlc.training.states import load_state
 
 CLOSE = 1e-9
 """Figures that come from the same numbers in the same way differ by rounding at most."""
@@ -139,19 +140,21 @@ def verify(run: str | Path, *, sources: bool = False) -> Verification:
     Raises
     ------
     InputError
-        Where the folder holds no run; with `sources`, where a set cannot be read again.
+        Where the folder holds no run; with `sources`, where a set or the network cannot be had again.
     """
     folder, ledger = Path(run), _Ledger()
     if not (folder / SUMMARY).is_file():
         raise InputError(f"{folder}: not a run folder, for it has no {SUMMARY}; name the folder that --out named")
     _check_files(folder, ledger)
+    ledger.check("its weights can be read, and are numbers", _weight_problems(folder))
     try:
-        stored, classifier = _read(folder), load_classifier(folder, device="cpu")
+        stored = _read(folder)
     except InputError as error:
         ledger.broken.append(f"everything in it can be read: {error}")
         return _close(ledger)
     _check_stored(stored, ledger)
     if sources and not ledger.broken:
+        classifier = load_classifier(folder, device="cpu")
         _check_sources(stored, _read_sources(stored, classifier), classifier, ledger)
     else:
         why = "the folder already contradicts itself" if sources else "--sources reads the sets again for them"
@@ -217,6 +220,21 @@ def _file_problem(folder: Path, name: str, digest: str) -> str | None:
         return "is missing"
     with path.open("rb") as file:
         return None if hashlib.file_digest(file, "sha256").hexdigest() == digest else "was changed"
+
+
+def _weight_problems(folder: Path) -> list[str]:
+    wrong = []
+    for name in (MAIN, METHOD):
+        try:
+            state = load_state(folder / name)
+        except (OSError, ValueError) as error:
+            wrong.append(f"{name}: {error}")
+        else:
+            floats = (tensor for tensor in state.values() if tensor.is_floating_point())
+            wrong += (
+                [] if all(bool(tensor.isfinite().all()) for tensor in floats) else [f"{name} holds NaN or infinity"]
+            )
+    return wrong
 
 
 # --- the folder alone -------------------------------------------------------------------------------------------------

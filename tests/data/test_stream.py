@@ -208,6 +208,14 @@ def test_a_shard_with_other_columns_is_named(tmp_path):
     assert "other than part-00000-of-00003.parquet" in said
 
 
+def test_shards_of_other_types_make_no_table(tmp_path):
+    folder = write_shards(tmp_path / "wine", wine(47))
+    wine(5).assign(vintage="old").to_parquet(folder / "part-00001-of-00003.parquet")
+    said = refusal(lambda: open_stream(folder).read(on_disk=False))
+    assert said.startswith(f"{folder}: its files hold other types (")
+    assert "vintage" in said
+
+
 def test_a_damaged_shard_is_named_before_any_row_is_read(tmp_path):
     folder = write_shards(tmp_path / "wine", wine(47))
     last = folder / "part-00002-of-00003.parquet"

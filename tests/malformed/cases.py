@@ -203,9 +203,18 @@ AS_TRUTH: dict[str, str] = {
 }
 
 
+SAME: dict[str, str] = {
+    "a class for each of 10,001 rows": HEAD + "".join(f"n{k},{k},{k},class {k}\n" for k in range(10_001)),
+    "classes of 501 letters": HEAD + "".join(f"n{k},{k},{k},{'pq'[k % 2] * 501}\n" for k in range(10)),
+}
+"""Tables that are the noisy and the trusted set at once."""
+
+
 def csv_tables() -> Iterator[tuple[str, Write]]:
     for name, content in CSV.items():
         yield f"csv: {name}", _as_noisy("bad.csv", content)
+    for name, content in SAME.items():
+        yield f"classes: {name}", _as_noisy("bad.csv", content, "--trusted", "bad.csv")
     for name, content in NUMBERS.items():
         yield f"number: {name}", _as_noisy("bad.csv", content, "--features", "x", "--features", "y")
     for name, content in AS_TRUSTED.items():

@@ -25,6 +25,9 @@ from ebomlc.seeding import child_seed, numpy_generator
 Labels = npt.NDArray[np.object_]
 Say = Callable[[str], None]
 
+MOST_CLASSES, LONGEST_NAME, SHOWN_LETTERS = 10_000, 500, 40
+"""Beyond these, a column of labels holds ids or texts; a table of all pairs of classes has to fit into memory."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -378,8 +381,18 @@ def to_index(labels: Labels, names: tuple[str, ...]) -> IntArray:
 
 
 def check_several(names: tuple[str, ...], where: str) -> None:
-    """Raise InputError unless there are two classes at least."""
+    """Raise InputError unless there are two classes at least, and all of them can be names of classes."""
     if len(names) < 2:
         raise InputError(
             f"{where}: only one class occurs, {listed(names)!r}: there is nothing to tell apart; is --label right?"
+        )
+    if len(names) > MOST_CLASSES:
+        raise InputError(
+            f"{where}: {len(names):,} labels differ, and {MOST_CLASSES:,} classes are the most; is --label right?"
+        )
+    longest = max(names, key=len)
+    if len(longest) > LONGEST_NAME:
+        raise InputError(
+            f"{where}: a label has {len(longest):,} letters, {longest[:SHOWN_LETTERS]!r}..., and {LONGEST_NAME:,} are "
+            f"the most: is --label right, or are these texts?"
         )

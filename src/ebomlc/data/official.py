@@ -297,7 +297,7 @@ def parse_idx(content: bytes, path: Path) -> npt.NDArray[np.uint8]:
     start = 4 + 4 * content[3]
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     values = np.frombuffer(content, np.uint8, offset=start)
-    if len(values) != math.prod(shape):  # numpy's product would wrap around
+    if not len(values) or len(values) != math.prod(shape):  # numpy's product would wrap around
         raise InputError(
             f"{path}: the header states {' x '.join(map(str, shape))} values, but {len(values)} follow: the file is "
             f"damaged; {_repair('fashion-mnist')}"

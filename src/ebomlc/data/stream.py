@@ -124,6 +124,11 @@ class TableStream:
         ----------
         on_disk : bool
             Columns of floating point numbers lie on the disk, and need no memory; see `ebomlc.data.disk`.
+
+        Raises
+        ------
+        InputError
+            Where a column holds several types that do not go together, or the disk has no room.
         """
         # of the others there must be one, for a table to have its rows
         numbers = self.numbers[int(len(self.numbers) == len(self.columns)) :] if on_disk else ()
@@ -134,7 +139,7 @@ class TableStream:
                 others.append(file.read([name for name in self.columns if name not in numbers]))
                 _fill(values[:, first : first + (shard.rows or 0)], file, numbers, rows_at_once(shard.row_bytes))
             first += shard.rows or 0
-        table = table_from_arrow(pa.concat_tables(others, promote_options="permissive"), self.name)
+        table = table_from_arrow(_concatenate(others, self.name), self.name)
         stored = {name: pd.Series(values[k], table.frame.index, copy=False) for k, name in enumerate(numbers)}
         columns = {name: stored[name] if name in stored else table.frame[name] for name in self.columns}
         return Table(self.name, pd.DataFrame(columns, copy=False))
@@ -145,6 +150,14 @@ class TableStream:
             return
         columns = [name for name in self.columns if name in wanted]
         yield from _parquet_tables(shard.path, columns, skipped, first, size)
+
+
+def _concatenate(tables: list[pa.Table], name: str) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{name}: its files hold other types ({reason}); write all shards alike") from error
 
 
 def outgrows_memory(n_rows: int, n_columns: int) -> bool:

@@ -9,6 +9,7 @@ _HUMAN, _NPY = TARGETS["human"].seeds[0], TARGETS["npy"].seeds[0]
 REGRESSIONS: dict[str, tuple[bytes, ...]] = {
     "idx": (
         b"\0\0\x08\x03\0\x28\0\0\x02\0\0\0\x03\0\0\0",  # sizes whose product is 0 in 64 bits
+        b"\0\0\x08\x03\xc0\xff\xff\xfb\xff\xff\xff\xfc\0\0\0\0",  # no values, in a shape beyond 64 bits
         b"\0\0\x08\xff" + b"\0\0\0\x01" * 255 + b"\0",  # more dimensions than an array can have
     ),
     "human": (_HUMAN.replace(b"PK\x01\x02-\x03-", b"PK\x01\x02-\x03\xa8"),),  # a ZIP of version 16.8
