@@ -102,7 +102,7 @@ def test_the_whole_smoke_suite_takes_less_than_three_minutes(tmp_path):
     assert code == 0
     assert time.monotonic() - started < 180
     lines = [line.split()[0] for line in printed.split("\n\n")[1].splitlines()[2:]]
-    assert set(lines) == {"ce", "trusted-only", "glc", "mlc", "ebomlc"}
+    assert set(lines) == {"ce", "trusted-only", "glc", "mlc", "ebomlc", "plus"}
     assert lines[-1] == "ce", "wrong labels hurt plain training most"
 
 
