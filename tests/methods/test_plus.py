@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from ebomlc.errors import InputError
 from ebomlc.methods import EpochContext, StepContext, find_method
-from ebomlc.methods.plus import AveragedLearner, mix_rows, noisy_fold
+from ebomlc.methods.plus import AveragedLearner, fold, mix_rows
 from ebomlc.methods.transition import bayes_posterior, transition_from_predictions
-from ebomlc.records import NO_LABEL, Batch
+from ebomlc.records import Batch
 from tests.methods.conftest import CLASS_WEIGHTS, N_CLASSES, Problem, create
 
 EPOCHS = 10
@@ -73,11 +73,11 @@ def test_the_first_matrix_comes_from_the_mean_of_the_twins():
 def test_cross_fitting_takes_targets_from_the_other_twin():
     problem = Problem("norm_cnn", class_weights=CLASS_WEIGHTS)
     method, noisy, trusted = begun(problem, epochs_done=2)
-    twins, folds = method.twins.networks, noisy_fold(noisy.index)
+    twins, folds = method.twins.networks, fold(noisy.index)
     expected = []
-    for fold, half in enumerate((trusted[:6], trusted[6:])):
-        own = noisy[folds == fold]
-        judge = copy.deepcopy(twins[1 - fold].model).eval()
+    for k, half in enumerate((trusted[:6], trusted[6:])):
+        own = noisy[folds == k]
+        judge = copy.deepcopy(twins[1 - k].model).eval()
         with torch.no_grad():
             p = judge(own.inputs).logits.softmax(1)
         q = bayes_posterior(p, own.given, method.transition) * CLASS_WEIGHTS
@@ -86,7 +86,7 @@ def test_cross_fitting_takes_targets_from_the_other_twin():
             of_noisy = -(q * noisy_logits.log_softmax(1)).sum()
             return (of_noisy + F.cross_entropy(trusted_logits, half.right, reduction="sum")) / ((40 + 12) / 2)
 
-        expected.append(by_hand(twins[fold], loss, own, half))
+        expected.append(by_hand(twins[k], loss, own, half))
     seen = gradients_of_step(method, noisy, trusted, 0.2)
     torch.testing.assert_close(seen, torch.cat(expected))
 
@@ -97,7 +97,7 @@ def test_a_label_never_reaches_the_judge_of_its_row_in_the_same_step():
     moved = []
     for change in (0, 1):
         method, noisy, trusted = begun(problem, epochs_done=1)
-        given = torch.where(noisy_fold(noisy.index) == 0, (noisy.given + change) % N_CLASSES, noisy.given)
+        given = torch.where(fold(noisy.index) == 0, (noisy.given + change) % N_CLASSES, noisy.given)
         method.step(Batch(noisy.inputs, given, noisy.right, noisy.index), trusted, StepContext(0.1, 0.1))
         moved.append([twin.learner.flat.vector.clone() for twin in method.twins.networks])
     assert not torch.equal(moved[0][0], moved[1][0])
@@ -109,7 +109,7 @@ def test_targets_are_fixed_once_by_the_twin_of_the_other_fold():
     first, second = (copy.deepcopy(twin.model).eval() for twin in method.twins.networks)
     with torch.no_grad():
         of_first, of_second = (model(noisy.inputs).logits.softmax(1) for model in (first, second))
-    unfitted = torch.where(noisy_fold(noisy.index)[:, None] == 0, of_second, of_first)
+    unfitted = torch.where(fold(noisy.index)[:, None] == 0, of_second, of_first)
     method.begin_epoch(EpochContext(4, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
     expected = transition_from_predictions(unfitted, noisy.given)
     torch.testing.assert_close(method.transition, expected)
@@ -134,18 +134,112 @@ def test_training_is_cross_entropy_with_fixed_targets_and_right_labels(problem):
 def test_pairs_of_right_and_given_label_are_counted_in():
     problem = Problem("mlp")
     noisy, pairs = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
-    alone = Batch(pairs.inputs, torch.full_like(pairs.given, NO_LABEL), pairs.right, pairs.index)
-    with_pairs, without = (begun(problem, epochs_done=1, noisy=noisy, trusted=t)[0] for t in (pairs, alone))
+    method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=pairs)
+    with torch.no_grad():
+        p = sum(copy.deepcopy(twin.model).eval()(noisy.inputs).logits.softmax(1) for twin in method.twins.networks) / 2
     counts = torch.zeros(N_CLASSES, N_CLASSES, dtype=torch.float64)
     counts.index_put_((pairs.right, pairs.given), torch.ones(60, dtype=torch.float64), accumulate=True)
-    expected = (counts + N_CLASSES * without.transition) / (counts.sum(1, keepdim=True) + N_CLASSES)
-    torch.testing.assert_close(with_pairs.transition, expected)
+    predicted = transition_from_predictions(p, noisy.given)
+    expected = (counts + N_CLASSES * predicted) / (counts.sum(1, keepdim=True) + N_CLASSES)
+    torch.testing.assert_close(method.transition, expected)
+
+
+def unfitted_by_hand(method, rows):
+    first, second = (copy.deepcopy(twin.model).eval() for twin in method.twins.networks)
+    with torch.no_grad():
+        of_first, of_second = (model(rows.inputs).logits.softmax(1) for model in (first, second))
+    return torch.where(fold(rows.index)[:, None] == 0, of_second, of_first)
+
+
+def test_checked_pairs_belong_to_the_twin_of_their_fold(problem):
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
+    method, *_ = begun(problem, noisy=noisy, trusted=trusted)
+    expected = []
+    for k, twin in enumerate(method.twins.networks):
+        own = trusted[fold(trusted.index) == k]
+        expected.append(by_hand(twin, lambda z, own=own: F.cross_entropy(z, own.right, reduction="sum") / 6, own))
+    torch.testing.assert_close(gradients_of_step(method, noisy, trusted, 0.0), torch.cat(expected))
+
+
+@pytest.fixture
+def weighings(monkeypatch):
+    """What the method asks about the given label's weight; the answers are .4, .5, .6 and so on."""
+    asked = []
+
+    def answer(*arguments):
+        asked.append(arguments)
+        return (3 + len(asked)) / 10
+
+    monkeypatch.setattr("ebomlc.methods.plus.weight_of_given", answer)
+    return asked
+
+
+def test_pairs_are_weighed_by_the_twin_they_are_unknown_to_at_every_epoch(weighings):
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
+    for epochs_done in (1, 2, 3):
+        weighings.clear()
+        method, *_ = begun(problem, epochs_done=epochs_done, noisy=noisy, trusted=trusted)
+        assert len(weighings) == epochs_done
+        asked = weighings[-1]
+        expected = unfitted_by_hand(method, trusted), trusted.right, trusted.given, method.transition
+        for found, wanted in zip(asked, expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_targets_and_suggestions_have_the_weight(weighings):
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
+    method, *_ = begun(problem, epochs_done=3, noisy=noisy, trusted=trusted)
+    p = unfitted_by_hand(method, noisy)
+    method.begin_epoch(EpochContext(4, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+    assert float(method.given_weight) == 0.7, "found once more before the targets are fixed"
+    expected = bayes_posterior(p, noisy.given, method.transition, 0.7)
+    torch.testing.assert_close(method.targets.values[noisy.index], expected)
+    with torch.no_grad():
+        p = method.model.eval()(noisy.inputs).logits.softmax(1)
+        suggested = method.suggest(noisy.inputs, noisy.given)
+    torch.testing.assert_close(suggested, bayes_posterior(p, noisy.given, method.transition, 0.7))
+
+
+def test_cross_fitting_takes_the_weight(weighings):
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
+    gradients = []
+    for weight in (0.4, 1.0):
+        weighings.clear()
+        method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
+        assert float(method.given_weight) == 0.4
+        method.given_weight.fill_(1.0)
+        method.transition = method.transition**weight
+        gradients.append(gradients_of_step(method, noisy, trusted, 0.1))
+    weighings.clear()
+    method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
+    found = gradients_of_step(method, noisy, trusted, 0.1)
+    torch.testing.assert_close(found, gradients[0])
+    assert not torch.allclose(found, gradients[1])
+
+
+def test_without_pairs_the_given_label_has_its_full_weight():
+    method, *_ = begun(Problem("mlp"), epochs_done=4)
+    assert float(method.given_weight) == 1.0
+
+
+def test_the_weight_is_kept_and_missing_in_old_runs():
+    method, *_ = begun(Problem("mlp"), epochs_done=4)
+    method.given_weight.fill_(0.3)
+    state = method.state_dict()
+    other = create("plus", Problem("mlp"))
+    other.load_state_dict(state)
+    assert float(other.given_weight) == 0.3
+    other.load_state_dict({"transition": state["transition"]})
+    assert float(other.given_weight) == 1.0
 
 
 def test_folds_are_even_whatever_the_stride():
     rows = torch.arange(100_000)
     for stride in (1, 2, 3, 10, 1000):
-        assert float(noisy_fold(rows[::stride]).double().mean()) == pytest.approx(0.5, abs=0.06)
+        assert float(fold(rows[::stride]).double().mean()) == pytest.approx(0.5, abs=0.06)
 
 
 @pytest.mark.parametrize("horizon", [0.0, 0.05, 0.2])

@@ -18,6 +18,7 @@ from ebomlc.methods.transition import (
     transition_from_pairs,
     transition_from_predictions,
     transition_from_trusted,
+    weight_of_given,
 )
 from ebomlc.records import NO_LABEL, Batch
 from tests.methods.conftest import CLASS_WEIGHTS, MODELS, Problem, create
@@ -68,6 +69,58 @@ def test_corrected_loss_and_posterior_follow_the_definitions():
         joint = [float(p[i, k] * T[k, given[i]]) for k in range(3)]
         assert float(rows[i]) == pytest.approx(-torch.tensor(sum(joint)).log().item(), rel=1e-6)
         assert posterior[i].tolist() == pytest.approx([value / sum(joint) for value in joint])
+
+
+def pool_by_hand(p, T, given, weight):
+    rows = []
+    for i in range(len(p)):
+        joint = [float(p[i, k]) * float(T[k, given[i]]) ** weight for k in range(p.shape[1])]
+        rows.append([value / sum(joint) for value in joint])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def mistakes(n, *, follow_input, seed=0):
+    """p(right | x), right and given labels: given by the right label alone, or by a rule that sees x alone."""
+    generator = torch.Generator().manual_seed(seed)
+    p = (2 * torch.randn(n, 3, generator=generator, dtype=torch.float64)).softmax(1)
+    T = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.1, 0.7]], dtype=torch.float64)
+    right = torch.multinomial(p, 1, generator=generator)[:, 0]
+    source = p.argmax(1) if follow_input else right
+    given = torch.multinomial(T[source], 1, generator=generator)[:, 0]
+    counts = torch.full((3, 3), 1 / 3, dtype=torch.float64)
+    counts.index_put_((right, given), torch.ones(n, dtype=torch.float64), accumulate=True)
+    return p, right, given, counts / counts.sum(1, keepdim=True)
+
+
+def test_a_weighted_given_label_counts_by_its_power():
+    p, _, given, T = mistakes(20, follow_input=False)
+    for weight in (0.0, 0.3, 1.0):
+        torch.testing.assert_close(bayes_posterior(p, given, T, weight), pool_by_hand(p, T, given, weight))
+
+
+def test_weight_of_given_is_the_likeliest_under_its_prior():
+    p, right, given, T = mistakes(60, follow_input=True)
+    steps = [i / 1000 for i in range(1001)]
+    rows = torch.arange(60)
+    costs = [-float(pool_by_hand(p, T, given, b)[rows, right].log().sum()) + 2 * (b - 1) ** 2 for b in steps[::10]]
+    best = steps[::10][costs.index(min(costs))]
+    assert weight_of_given(p, right, given, T) == pytest.approx(best, abs=0.011)
+
+
+def test_given_labels_that_repeat_the_input_count_little():
+    assert weight_of_given(*mistakes(2000, follow_input=False)) > 0.9
+    assert weight_of_given(*mistakes(2000, follow_input=True)) < 0.1
+
+
+def test_a_few_pairs_hardly_move_the_weight_of_given():
+    weights = [weight_of_given(*mistakes(2, follow_input=True, seed=seed)) for seed in range(20)]
+    assert min(weights) > 0.5
+
+
+def test_an_impossible_prediction_does_not_break_the_weight():
+    p = torch.eye(3, dtype=torch.float64)
+    _, _, _, T = mistakes(100, follow_input=False)
+    assert 0 <= weight_of_given(p, torch.tensor([1, 2, 0]), torch.tensor([0, 1, 2]), T) <= 1
 
 
 def test_glc_starts_afresh_after_its_first_phase(problem):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from ebomlc.errors import InputError
@@ -16,6 +18,12 @@ from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
 
 UNCHECKED_ROWS = 1e6
+
+RAREST = 1e-6
+"""Least probability that is read off predictions, so that its logarithm is finite."""
+
+WEIGHT_SPREAD = 0.5
+"""A handful of pairs does not move the weight of the given label far from Bayes' rule."""
 
 
 def count_pairs(right: Tensor, given: Tensor, n_classes: int) -> Tensor:
@@ -86,14 +94,42 @@ def forward_corrected_loss(logits: Tensor, given: Tensor, transition: Tensor) ->
     return -torch.logsumexp(logits.log_softmax(dim=1) + log_columns, dim=1)
 
 
-def bayes_posterior(probabilities: Tensor, given: Tensor, transition: Tensor) -> Tensor:
-    """p(right | x, given) [n, K], proportional to p(right | x) T[right, given]."""
-    joint = probabilities * transition.T[given]
+def bayes_posterior(probabilities: Tensor, given: Tensor, transition: Tensor, weight: float = 1.0) -> Tensor:
+    """p(right | x, given) [n, K], proportional to p(right | x) T[right, given]^weight; see `weight_of_given`."""
+    joint = probabilities * transition.T[given] ** weight
     return joint / joint.sum(1, keepdim=True)
 
 
-RAREST = 1e-6
-"""Least probability of a cell that is read off predictions, so that its logarithm is finite."""
+def weight_of_given(predicted: Tensor, right: Tensor, given: Tensor, transition: Tensor) -> float:
+    """How much given labels tell of the right ones beyond what the inputs tell, as checked pairs show.
+
+    Bayes' rule takes a mistake to depend on the right label alone. Labels that a rule made from the input itself, say
+    from keywords, repeat the input, and the rule counts it twice. In the logarithmic pool p(k | x) T[k, y']^b (Genest
+    and Zidek 1986) b = 1 is Bayes' rule, and b = 0 leaves the given label out.
+
+    Parameters
+    ----------
+    predicted : Tensor, shape [n, K]
+        p(right | x) of checked rows, by a model that has not seen their right labels.
+    right, given : Tensor of int64, shape [n]
+        Their labels; n > 0.
+    transition : Tensor, shape [K, K]
+        T[true, given], no cell zero.
+
+    Returns
+    -------
+    float in [0, 1]
+        The most likely b, with a normal prior around 1 whose standard deviation is `WEIGHT_SPREAD`.
+    """
+    of_input = predicted.double().clamp_min(RAREST).log()
+    of_given = transition.double().T[given].log()
+
+    def cost(weight: float) -> float:
+        log_likelihood = -F.cross_entropy(of_input + weight * of_given, right, reduction="sum")
+        return (weight - 1) ** 2 / (2 * WEIGHT_SPREAD**2) - float(log_likelihood)
+
+    found: Any = optimize.minimize_scalar(cost, bounds=(0, 1), method="bounded")  # pyright: ignore
+    return float(found.x)
 
 
 def transition_from_anchors(predicted: Tensor, percentile: float) -> Tensor:
