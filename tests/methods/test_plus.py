@@ -13,7 +13,7 @@ from ebomlc.errors import InputError
 from ebomlc.methods import EpochContext, StepContext, find_method
 from ebomlc.methods.plus import AveragedLearner, fold, mix_rows
 from ebomlc.methods.transition import bayes_posterior, transition_from_predictions
-from ebomlc.records import Batch
+from ebomlc.records import NO_LABEL, Batch
 from tests.methods.conftest import CLASS_WEIGHTS, N_CLASSES, Problem, create
 
 EPOCHS = 10
@@ -202,22 +202,39 @@ def test_targets_and_suggestions_have_the_weight(weighings):
     torch.testing.assert_close(suggested, bayes_posterior(p, noisy.given, method.transition, 0.7))
 
 
-def test_cross_fitting_takes_the_weight(weighings):
-    problem = Problem("mlp")
-    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=60, pairs=True)
-    gradients = []
-    for weight in (0.4, 1.0):
-        weighings.clear()
-        method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
-        assert float(method.given_weight) == 0.4
-        method.given_weight.fill_(1.0)
-        method.transition = method.transition**weight
-        gradients.append(gradients_of_step(method, noisy, trusted, 0.1))
-    weighings.clear()
+def test_cross_fitting_takes_the_weight_and_keeps_trusted_rows_apart(weighings):
+    problem = Problem("norm_cnn", class_weights=CLASS_WEIGHTS)
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
     method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
-    found = gradients_of_step(method, noisy, trusted, 0.1)
-    torch.testing.assert_close(found, gradients[0])
-    assert not torch.allclose(found, gradients[1])
+    twins, expected = method.twins.networks, []
+    p = unfitted_by_hand(method, noisy)
+    q = bayes_posterior(p, noisy.given, method.transition, 0.4) * CLASS_WEIGHTS
+    for k, twin in enumerate(twins):
+        mine, checked = fold(noisy.index) == k, trusted[fold(trusted.index) == k]
+
+        def loss(noisy_logits, trusted_logits, q=q[mine], checked=checked):
+            of_noisy = -(q * noisy_logits.log_softmax(1)).sum()
+            return (of_noisy + F.cross_entropy(trusted_logits, checked.right, reduction="sum")) / ((40 + 12) / 2)
+
+        expected.append(by_hand(twin, loss, noisy[mine], checked))
+    torch.testing.assert_close(gradients_of_step(method, noisy, trusted, 0.1), torch.cat(expected))
+
+
+def test_where_given_labels_tell_all_they_should_the_twins_share_trusted_rows(monkeypatch):
+    monkeypatch.setattr("ebomlc.methods.plus.weight_of_given", lambda *_: 0.95)
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
+    hidden = Batch(trusted.inputs, torch.full_like(trusted.given, NO_LABEL), trusted.right, trusted.index)
+    method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
+    assert float(method.given_weight) == 1.0
+    copied = copy.deepcopy(method)
+    torch.testing.assert_close(
+        gradients_of_step(method, noisy, trusted, 0.1), gradients_of_step(copied, noisy, hidden, 0.1)
+    )
+    monkeypatch.setattr("ebomlc.methods.plus.weight_of_given", lambda *_: pytest.fail("judged by who has seen it"))
+    for epoch in (2, 3, 4, 5):
+        method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+        method.step(noisy, trusted, StepContext(0.1, epoch / EPOCHS))
 
 
 def test_without_pairs_the_given_label_has_its_full_weight():

@@ -24,10 +24,10 @@ model at rows that the model was trained on.
    mixtures of two rows each (`mix_rows`), which are harder to learn by heart.
 
 The E step takes mistakes to depend on the right label alone. Where trusted rows carry the label they were given, that
-can be put to the test, and cross-fitting makes the test honest: such a row belongs to one of the twins too, and the
-other's opinion of it tells how much the given label adds to the input (`weight_of_given`). T enters with that weight as
-its exponent, found anew at every epoch of the second phase. It stays near 1 where mistakes do not follow the input; on
-labels made by keywords it falls to .3 (results/LOG.md).
+can be put to the test, and cross-fitting makes the test honest: in the warm-up such a row belongs to one of the twins,
+and the other's opinion of it tells how much the given label adds to the input (`weight_of_given`). Where that is all it
+should, trusted rows are everybody's again, for the twins need them. Where it is less, as on labels made by keywords, T
+enters with the weight as its exponent, trusted rows stay apart, and each epoch of the second phase weighs anew.
 
 Probabilities come from averaged weights, which costs no pass over any image and takes the place of a schedule that ends
 in each of the phases. Image-passes a step at 100 noisy and 100 trusted rows: 100, then 200 + 100/3, then 200; with the
@@ -68,6 +68,9 @@ from ebomlc.methods.transition import (
 )
 from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
+
+FULL_WEIGHT = 0.9
+"""From this weight on given labels count as Bayes' rule has it. Trusted rows kept apart for nothing cost .8 points."""
 
 
 @dataclass(frozen=True)
@@ -225,14 +228,6 @@ def fold(index: Tensor) -> Tensor:
     return (index * 2654435769 >> 31) & 1
 
 
-def trusted_shares(trusted: Batch) -> tuple[Batch, Batch]:
-    """Which trusted rows of a step each twin has: those of its fold where they carry given labels, else one half."""
-    if bool((trusted.given == NO_LABEL).all()):
-        return halve(trusted)
-    folds = fold(trusted.index)
-    return trusted[folds == 0], trusted[folds == 1]
-
-
 def mix_rows(inputs: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     """Every row mixed with another, drawn at random, and its targets likewise (Zhang et al. 2018, "mixup").
 
@@ -287,11 +282,12 @@ class Plus:
             seen = [(self._agreed(batch.inputs), batch.given) for batch in context.noisy()]
             predicted, given = _joined(seen, context)
             self.transition = self._estimate(predicted, given, context)
+            self._weigh_given(context)
         elif context.epoch == warm_up + cross_fitting:
             self._fix_targets(context)
             self.twins.end()
-        if self.twins.networks and self.transition is not None:
-            self._weigh_given(self.transition, context)
+        elif self.twins.networks and self._is_weighing:
+            self._weigh_given(context)
 
     def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
         """One optimizer step of the main model, or of both twins."""
@@ -305,7 +301,7 @@ class Plus:
         """Each twin on its share of the trusted rows of the step."""
         twins = self.twins.networks
         losses: list[Tensor] = []
-        for twin, own in zip(twins, trusted_shares(trusted), strict=True):
+        for twin, own in zip(twins, self._shares(trusted), strict=True):
             loss = twin.flat.vector.new_zeros(())
             if len(own) >= self.setup.least_rows:
                 loss = F.cross_entropy(twin.learner.forward(own.inputs).logits, own.right, reduction="sum")
@@ -317,7 +313,7 @@ class Plus:
         twins = self.twins.networks
         folds = fold(noisy.index)
         losses: list[Tensor] = []
-        for k, checked in enumerate(trusted_shares(trusted)):
+        for k, checked in enumerate(self._shares(trusted)):
             own, twin = noisy[folds == k], twins[k]
             judge = twins[1 - k] if self.settings.cross_fitted else twin
             loss = twin.flat.vector.new_zeros(())
@@ -357,18 +353,35 @@ class Plus:
         seen = [(self._unfitted(batch), batch.given, batch.index) for batch in context.noisy()]
         predicted, given, index = _joined(seen, context)
         self.transition = self._estimate(predicted, given, context)
-        self._weigh_given(self.transition, context)
+        if self._is_weighing:
+            self._weigh_given(context)
         values = self.targets.values.new_zeros(1 + int(index.max()), self.setup.n_classes)
         values[index] = bayes_posterior(predicted, given, self.transition, float(self.given_weight))
         self.targets.values = values
 
-    def _weigh_given(self, transition: Tensor, context: EpochContext) -> None:
+    @property
+    def _is_weighing(self) -> bool:
+        """Whether the given label has turned out to tell less than Bayes' rule takes it to."""
+        return float(self.given_weight) < 1
+
+    def _shares(self, trusted: Batch) -> tuple[Batch, Batch]:
+        """Which trusted rows of a step each twin has: those of its fold while pairs are judged, else one half."""
+        has_pairs = bool((trusted.given != NO_LABEL).any())
+        if not has_pairs or not (self.transition is None or self._is_weighing):
+            return halve(trusted)
+        folds = fold(trusted.index)
+        return trusted[folds == 0], trusted[folds == 1]
+
+    def _weigh_given(self, context: EpochContext) -> None:
         """What given labels are worth, by the trusted rows that carry them and the twin that each is unknown to."""
+        if self.transition is None:
+            raise ValueError("the transition matrix must be known before given labels can be weighed by it")
         batches = [batch[batch.given != NO_LABEL] for batch in context.trusted()]
         checked = [(self._unfitted(batch), batch.right, batch.given) for batch in batches if len(batch)]
         if checked:
             predicted, right, given = (torch.cat(parts) for parts in zip(*checked, strict=True))
-            self.given_weight.fill_(weight_of_given(predicted, right, given, transition))
+            weight = weight_of_given(predicted, right, given, self.transition)
+            self.given_weight.fill_(weight if weight < FULL_WEIGHT else 1.0)
 
     def _unfitted(self, rows: Batch) -> Tensor:
         """Probabilities [n, K] of rows, each by the twin of the other fold."""
