@@ -178,7 +178,7 @@ class ModelConfig:
 class MethodConfig:
     """The method by name, and its settings as the registry understands them."""
 
-    name: str = "ebomlc"
+    name: str = "plus"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

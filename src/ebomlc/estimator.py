@@ -38,13 +38,13 @@ from ebomlc.data.tables import shorten, table_from_frame
 from ebomlc.errors import DataWarning, InputError, unknown_name
 from ebomlc.judgement import judge
 from ebomlc.labels.correct import correct
-from ebomlc.methods import Method, Setup, find_method
-from ebomlc.prediction import Classifier, build_stored
+from ebomlc.methods import Method, find_method
+from ebomlc.prediction import Classifier, restore_method
 from ebomlc.preparation import Given, Job, prepare
 from ebomlc.records import NO_LABEL, LabelTable
 from ebomlc.run_folder import ENCODER, LABELS, MAIN, METHOD
 from ebomlc.training import engine
-from ebomlc.training.device import choose_device, make_optimizer, place, suitable_threads
+from ebomlc.training.device import choose_device, suitable_threads
 from ebomlc.training.states import load_state, save_state
 from ebomlc.training.trackers import NullTracker
 from ebomlc.version import __version__
@@ -123,7 +123,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str = "ebomlc",
+        method: str = "plus",
         *,
         settings: Mapping[str, Any] | None = None,
         encoder: str = "auto",
@@ -456,18 +456,9 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
 
     def _restore_method(self, main: State, method: State) -> Method:
         """The trained method from its states."""
-        config, stored, device = self.config_, self._stored, choose_device(self.device)
-        entry = find_method(config.method.name)
-        setup = Setup(
-            lambda: place(build_stored(config, stored.encoder, stored, self._module), device),
-            len(stored.class_names),
-            make_optimizer(config.training),
-        )
+        device = choose_device(self.device)
         with _ONE_AT_A_TIME, torch.random.fork_rng():  # fresh weights are drawn, only to be replaced
-            restored = entry.create(entry.parse_settings(config.method.settings), setup)
-        restored.model.load_state_dict(main)
-        restored.load_state_dict({name: tensor.to(device) for name, tensor in method.items()})
-        return restored
+            return restore_method(self.config_, self._stored, main, method, device, self._module)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and other processes: the method as its tensors, for it holds functions."""

@@ -26,11 +26,12 @@ from ebomlc.data.readers import Reading, Source, read_source
 from ebomlc.data.sets import is_empty, respell
 from ebomlc.data.spelling import Spelling, fold_label
 from ebomlc.errors import DataWarning, InputError, listed, unknown_name
+from ebomlc.methods import Method, Setup, find_method
 from ebomlc.models import CentreAndScale, MainModel, build_model, model_from_module
 from ebomlc.preparation import input_shape
 from ebomlc.records import NO_LABEL
 from ebomlc.run_folder import CONFIG, ENCODER, MAIN, SUMMARY
-from ebomlc.training.device import choose_device, place, suitable_threads
+from ebomlc.training.device import choose_device, make_optimizer, place, suitable_threads
 from ebomlc.training.states import load_state
 
 if TYPE_CHECKING:
@@ -174,6 +175,41 @@ def _with_cache(encoder: Encoder, config: RunConfig) -> Encoder:
     if not is_frozen(config.encoder.name) or config.data.cache_dir is None:
         return encoder
     return replace(cast(Any, encoder), folder=Path(config.data.cache_dir))
+
+
+def restore_method(
+    config: RunConfig,
+    stored: Preprocessing,
+    main: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    module: nn.Module | None = None,
+) -> Method:
+    """The trained method of a run, which also knows what is right where a label is given.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's effective configuration.
+    stored : Preprocessing
+        Its preprocessing.
+    main, state : mapping of str to Tensor
+        Main model and method, as `Method` gives them.
+    device : torch.device
+        Where it is to compute.
+    module : nn.Module, optional
+        The main model where it came from Python.
+    """
+    entry = find_method(config.method.name)
+    setup = Setup(
+        lambda: place(build_stored(config, stored.encoder, stored, module), device),
+        len(stored.class_names),
+        make_optimizer(config.training),
+    )
+    method = entry.create(entry.parse_settings(config.method.settings), setup)
+    method.model.load_state_dict(main)
+    method.load_state_dict({name: tensor.to(device) for name, tensor in state.items()})
+    return method
 
 
 def build_stored(config: RunConfig, encoder: Encoder, stored: Preprocessing, module: nn.Module | None) -> MainModel:

@@ -22,11 +22,11 @@ from ebomlc.data.sets import check_labelled, first_filled, is_empty
 from ebomlc.data.stream import CELL_BYTES, TableStream, open_stream, rows_at_once
 from ebomlc.errors import InputError, listed
 from ebomlc.labels.correct import correct
-from ebomlc.methods import Method, Setup, find_method
-from ebomlc.prediction import Classifier, Tally, build_stored, classify, count_unseen, inputs_of, warn_of_unseen
+from ebomlc.methods import Method
+from ebomlc.prediction import Classifier, Tally, classify, count_unseen, inputs_of, restore_method, warn_of_unseen
 from ebomlc.records import CHECKED_COLUMN, NO_LABEL, IntArray
 from ebomlc.run_folder import ENCODER, MAIN, METHOD
-from ebomlc.training.device import make_optimizer, place, suitable_threads
+from ebomlc.training.device import suitable_threads
 from ebomlc.training.states import load_state
 
 BYTES_MADE = 12
@@ -118,23 +118,14 @@ def load_method(classifier: Classifier, *, model: nn.Module | None = None) -> Me
     """
     config, device = classifier.config, next(classifier.model.parameters()).device
     stored = Preprocessing(classifier.encoder, classifier.like, classifier.class_names, classifier.spelling)
-    entry = find_method(config.method.name)
-    setup = Setup(
-        lambda: place(build_stored(config, classifier.encoder, stored, model), device),
-        len(classifier.class_names),
-        make_optimizer(config.training),
-    )
     path = classifier.folder / METHOD
     try:
-        method = entry.create(entry.parse_settings(config.method.settings), setup)
-        method.model.load_state_dict(classifier.model.state_dict())
-        method.load_state_dict({name: tensor.to(device) for name, tensor in load_state(path).items()})
+        return restore_method(config, stored, classifier.model.state_dict(), load_state(path), device, model)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read ({reason}); was it written by another version?") from error
-    return method
 
 
 def _judged(classifier: Classifier, method: Method, source: Source) -> tuple[pa.Table, Tally]:

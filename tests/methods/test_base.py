@@ -180,7 +180,7 @@ def test_class_weights_of_one_change_nothing_and_others_do(name, problem):
         weighted[key] = outcome(trained(name, problem))
     for ours, theirs in zip(plain, weighted["ones"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
-    gap = max(float((a - b).abs().max()) for a, b in zip(plain, weighted["others"], strict=True))
+    gap = max(float((a.double() - b.double()).abs().max()) for a, b in zip(plain, weighted["others"], strict=True))
     assert (gap == 0) == (name in UNWEIGHTED)
 
 

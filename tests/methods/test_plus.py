@@ -144,6 +144,11 @@ def test_pairs_of_right_and_given_label_are_counted_in():
     torch.testing.assert_close(method.transition, expected)
 
 
+@pytest.fixture
+def few_pairs_will_do(monkeypatch):
+    monkeypatch.setattr("ebomlc.methods.plus.FEWEST_PAIRS", 1)
+
+
 def unfitted_by_hand(method, rows):
     first, second = (copy.deepcopy(twin.model).eval() for twin in method.twins.networks)
     with torch.no_grad():
@@ -151,6 +156,7 @@ def unfitted_by_hand(method, rows):
     return torch.where(fold(rows.index)[:, None] == 0, of_second, of_first)
 
 
+@pytest.mark.usefixtures("few_pairs_will_do")
 def test_checked_pairs_belong_to_the_twin_of_their_fold(problem):
     noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
     method, *_ = begun(problem, noisy=noisy, trusted=trusted)
@@ -162,7 +168,7 @@ def test_checked_pairs_belong_to_the_twin_of_their_fold(problem):
 
 
 @pytest.fixture
-def weighings(monkeypatch):
+def weighings(monkeypatch, few_pairs_will_do):
     """What the method asks about the given label's weight; the answers are .4, .5, .6 and so on."""
     asked = []
 
@@ -220,7 +226,7 @@ def test_cross_fitting_takes_the_weight_and_keeps_trusted_rows_apart(weighings):
     torch.testing.assert_close(gradients_of_step(method, noisy, trusted, 0.1), torch.cat(expected))
 
 
-def test_where_given_labels_tell_all_they_should_the_twins_share_trusted_rows(monkeypatch):
+def test_where_given_labels_tell_all_they_should_the_twins_share_trusted_rows(monkeypatch, few_pairs_will_do):
     monkeypatch.setattr("ebomlc.methods.plus.weight_of_given", lambda *_: 0.95)
     problem = Problem("mlp")
     noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
@@ -237,20 +243,29 @@ def test_where_given_labels_tell_all_they_should_the_twins_share_trusted_rows(mo
         method.step(noisy, trusted, StepContext(0.1, epoch / EPOCHS))
 
 
-def test_without_pairs_the_given_label_has_its_full_weight():
-    method, *_ = begun(Problem("mlp"), epochs_done=4)
-    assert float(method.given_weight) == 1.0
+@pytest.mark.parametrize("n_pairs", [0, 99])
+def test_without_enough_pairs_the_given_label_has_its_full_weight(n_pairs):
+    problem = Problem("mlp")
+    noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=120, pairs=True)
+    given = torch.where(torch.arange(120) < n_pairs, trusted.given, NO_LABEL)
+    trusted = Batch(trusted.inputs, given, trusted.right, trusted.index)
+    for epochs_done in (0, 1, 4):
+        method, *_ = begun(problem, epochs_done=epochs_done, noisy=noisy, trusted=trusted)
+        assert float(method.given_weight) == 1.0
+        assert not bool(method.apart)
 
 
-def test_the_weight_is_kept_and_missing_in_old_runs():
+def test_what_was_found_out_is_kept_and_missing_in_old_runs():
     method, *_ = begun(Problem("mlp"), epochs_done=4)
     method.given_weight.fill_(0.3)
+    method.apart.fill_(True)
     state = method.state_dict()
     other = create("plus", Problem("mlp"))
     other.load_state_dict(state)
-    assert float(other.given_weight) == 0.3
-    other.load_state_dict({"transition": state["transition"]})
-    assert float(other.given_weight) == 1.0
+    assert (float(other.given_weight), bool(other.apart)) == (0.3, True)
+    old = create("plus", Problem("mlp"))
+    old.load_state_dict({"transition": state["transition"]})
+    assert (float(old.given_weight), bool(old.apart)) == (1.0, False)
 
 
 def test_folds_are_even_whatever_the_stride():

@@ -1,4 +1,4 @@
-"""``ebomlc demo``: five methods on real digits with wrong labels, side by side."""
+"""``ebomlc demo``: six methods on real digits with wrong labels, side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from ebomlc.cli.screen import echo
 
-METHODS = ("ce", "trusted-only", "glc", "mlc", "ebomlc")
+METHODS = ("ce", "trusted-only", "glc", "mlc", "ebomlc", "plus")
 SEEDS = (0, 1, 2)
 NOISE, N_TRUSTED = "flip:0.4", 100
 
@@ -19,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs of an earlier demo.")] = False,
 ) -> None:
-    """Train five methods on scikit-learn's digits: 40 % of the labels flipped, 100 trusted rows, three seeds."""
+    """Train six methods on scikit-learn's digits: 40 % of the labels flipped, 100 trusted rows, three seeds."""
     from ebomlc import run
 
     echo(f"digits, noise {NOISE}, {N_TRUSTED} trusted rows, mean of {len(SEEDS)} seeds (lowest - highest)\n")

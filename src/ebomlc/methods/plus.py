@@ -24,10 +24,11 @@ model at rows that the model was trained on.
    mixtures of two rows each (`mix_rows`), which are harder to learn by heart.
 
 The E step takes mistakes to depend on the right label alone. Where trusted rows carry the label they were given, that
-can be put to the test, and cross-fitting makes the test honest: in the warm-up such a row belongs to one of the twins,
-and the other's opinion of it tells how much the given label adds to the input (`weight_of_given`). Where that is all it
-should, trusted rows are everybody's again, for the twins need them. Where it is less, as on labels made by keywords, T
-enters with the weight as its exponent, trusted rows stay apart, and each epoch of the second phase weighs anew.
+can be put to the test, and cross-fitting makes the test honest: in the warm-up a trusted row belongs to one of the
+twins, and the other's opinion of it tells how much the given label adds to the input (`weight_of_given`). Where that is
+all it should, trusted rows are everybody's again, for the twins need them. Where it is less, as on labels made by
+keywords, T enters with the weight as its exponent, trusted rows stay apart, and each epoch of the second phase weighs
+anew.
 
 Probabilities come from averaged weights, which costs no pass over any image and takes the place of a schedule that ends
 in each of the phases. Image-passes a step at 100 noisy and 100 trusted rows: 100, then 200 + 100/3, then 200; with the
@@ -68,6 +69,9 @@ from ebomlc.methods.transition import (
 )
 from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
+
+FEWEST_PAIRS = 100
+"""Fewer pairs tell too little to keep a small trusted set apart for them."""
 
 FULL_WEIGHT = 0.9
 """From this weight on given labels count as Bayes' rule has it. Trusted rows kept apart for nothing cost .8 points."""
@@ -261,6 +265,7 @@ class Plus:
         self.targets = RowTargets(self.main.flat.vector, setup.n_classes)
         self.transition: Tensor | None = None
         self.given_weight = torch.ones((), dtype=torch.float64)
+        self.apart = torch.tensor(False)
 
     @property
     def model(self) -> MainModel:
@@ -278,16 +283,18 @@ class Plus:
         cross_fitting = max(1, round(self.settings.cross_fitting * context.epochs))
         if context.epoch == 0:
             self.twins.begin()
+            n_pairs = sum(int((batch.given != NO_LABEL).sum()) for batch in context.trusted())
+            self.apart.fill_(n_pairs >= FEWEST_PAIRS)
         elif context.epoch == warm_up:
             seen = [(self._agreed(batch.inputs), batch.given) for batch in context.noisy()]
             predicted, given = _joined(seen, context)
             self.transition = self._estimate(predicted, given, context)
-            self._weigh_given(context)
+            self._weigh_given(context, self.transition)
         elif context.epoch == warm_up + cross_fitting:
             self._fix_targets(context)
             self.twins.end()
-        elif self.twins.networks and self._is_weighing:
-            self._weigh_given(context)
+        elif self.twins.networks and self.transition is not None:
+            self._weigh_given(context, self.transition)
 
     def step(self, noisy: Batch, trusted: Batch, context: StepContext) -> StepReport:
         """One optimizer step of the main model, or of both twins."""
@@ -353,35 +360,28 @@ class Plus:
         seen = [(self._unfitted(batch), batch.given, batch.index) for batch in context.noisy()]
         predicted, given, index = _joined(seen, context)
         self.transition = self._estimate(predicted, given, context)
-        if self._is_weighing:
-            self._weigh_given(context)
+        self._weigh_given(context, self.transition)
         values = self.targets.values.new_zeros(1 + int(index.max()), self.setup.n_classes)
         values[index] = bayes_posterior(predicted, given, self.transition, float(self.given_weight))
         self.targets.values = values
 
-    @property
-    def _is_weighing(self) -> bool:
-        """Whether the given label has turned out to tell less than Bayes' rule takes it to."""
-        return float(self.given_weight) < 1
-
     def _shares(self, trusted: Batch) -> tuple[Batch, Batch]:
-        """Which trusted rows of a step each twin has: those of its fold while pairs are judged, else one half."""
-        has_pairs = bool((trusted.given != NO_LABEL).any())
-        if not has_pairs or not (self.transition is None or self._is_weighing):
+        """Which trusted rows of a step each twin has: those of its fold where they are kept apart, else one half."""
+        if not self.apart:
             return halve(trusted)
         folds = fold(trusted.index)
         return trusted[folds == 0], trusted[folds == 1]
 
-    def _weigh_given(self, context: EpochContext) -> None:
+    def _weigh_given(self, context: EpochContext, transition: Tensor) -> None:
         """What given labels are worth, by the trusted rows that carry them and the twin that each is unknown to."""
-        if self.transition is None:
-            raise ValueError("the transition matrix must be known before given labels can be weighed by it")
+        if not self.apart:
+            return
         batches = [batch[batch.given != NO_LABEL] for batch in context.trusted()]
         checked = [(self._unfitted(batch), batch.right, batch.given) for batch in batches if len(batch)]
-        if checked:
-            predicted, right, given = (torch.cat(parts) for parts in zip(*checked, strict=True))
-            weight = weight_of_given(predicted, right, given, self.transition)
-            self.given_weight.fill_(weight if weight < FULL_WEIGHT else 1.0)
+        predicted, right, given = (torch.cat(parts) for parts in zip(*checked, strict=True))
+        weight = weight_of_given(predicted, right, given, transition)
+        self.apart.fill_(weight < FULL_WEIGHT)
+        self.given_weight.fill_(weight if self.apart else 1.0)
 
     def _unfitted(self, rows: Batch) -> Tensor:
         """Probabilities [n, K] of rows, each by the twin of the other fold."""
@@ -396,13 +396,16 @@ class Plus:
         return bayes_posterior(probabilities, given, self.transition, float(self.given_weight))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The transition matrix, once it is known, and the weight of the given label."""
-        return {} if self.transition is None else {"transition": self.transition, "given_weight": self.given_weight}
+        """The transition matrix, once it is known, and what was found out about given labels."""
+        known = {} if self.transition is None else {"transition": self.transition}
+        return {**known, "given_weight": self.given_weight, "apart": self.apart}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back transition matrix and weight; runs of before there was a weight have none."""
+        """Take back what `state_dict` gave; runs of before given labels were weighed have the matrix alone."""
         self.transition = state.get("transition")
-        self.given_weight = state.get("given_weight", torch.ones((), dtype=torch.float64)).cpu().clone()
+        if "given_weight" in state:
+            self.given_weight.copy_(state["given_weight"])
+            self.apart.copy_(state["apart"])
 
 
 def _joined(seen: Sequence[tuple[Tensor, ...]], context: EpochContext) -> tuple[Tensor, ...]:
