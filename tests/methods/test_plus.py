@@ -53,6 +53,11 @@ def by_hand(network, loss_of_logits, *batches):
     return network.learner.flat.flatten(found)
 
 
+def without_class_weights(logits):
+    p = logits.softmax(1) / CLASS_WEIGHTS
+    return p / p.sum(1, keepdim=True)
+
+
 def test_warm_up_gives_each_twin_one_half_of_the_trusted_rows(problem):
     method, noisy, trusted = begun(problem)
     halves = trusted[:6], trusted[6:]
@@ -79,7 +84,7 @@ def test_cross_fitting_takes_targets_from_the_other_twin():
         own = noisy[folds == k]
         judge = copy.deepcopy(twins[1 - k].model).eval()
         with torch.no_grad():
-            p = judge(own.inputs).logits.softmax(1)
+            p = without_class_weights(judge(own.inputs).logits)
         q = bayes_posterior(p, own.given, method.transition) * CLASS_WEIGHTS
 
         def loss(noisy_logits, trusted_logits, q=q, half=half):
@@ -213,7 +218,7 @@ def test_cross_fitting_takes_the_weight_and_keeps_trusted_rows_apart(weighings):
     noisy, trusted = problem.batches(3, n_noisy=40, n_trusted=12, pairs=True)
     method, *_ = begun(problem, epochs_done=1, noisy=noisy, trusted=trusted)
     twins, expected = method.twins.networks, []
-    p = unfitted_by_hand(method, noisy)
+    p = without_class_weights(unfitted_by_hand(method, noisy).log())
     q = bayes_posterior(p, noisy.given, method.transition, 0.4) * CLASS_WEIGHTS
     for k, twin in enumerate(twins):
         mine, checked = fold(noisy.index) == k, trusted[fold(trusted.index) == k]
@@ -241,6 +246,25 @@ def test_where_given_labels_tell_all_they_should_the_twins_share_trusted_rows(mo
     for epoch in (2, 3, 4, 5):
         method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
         method.step(noisy, trusted, StepContext(0.1, epoch / EPOCHS))
+
+
+def test_matrix_targets_and_suggestions_are_free_of_class_weights():
+    problem = Problem("mlp", class_weights=CLASS_WEIGHTS)
+    method, noisy, trusted = begun(problem, epochs_done=3)
+    p = without_class_weights(unfitted_by_hand(method, noisy).log())
+    method.begin_epoch(EpochContext(4, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+    expected = transition_from_predictions(p, noisy.given)
+    torch.testing.assert_close(method.transition, expected)
+    torch.testing.assert_close(method.targets.values[noisy.index], bayes_posterior(p, noisy.given, expected))
+    restored = create("plus", Problem("mlp"))  # a run is read back without knowing its class weights
+    restored.load_state_dict(method.state_dict())
+    restored.model.load_state_dict(method.model.state_dict())
+    with torch.no_grad():
+        p = without_class_weights(method.model.eval()(noisy.inputs).logits)
+        for one in (method, restored):
+            one.model.eval()
+            suggested = one.suggest(noisy.inputs, noisy.given)
+            torch.testing.assert_close(suggested, bayes_posterior(p, noisy.given, expected))
 
 
 @pytest.mark.parametrize("n_pairs", [0, 99])

@@ -266,6 +266,7 @@ class Plus:
         self.transition: Tensor | None = None
         self.given_weight = torch.ones((), dtype=torch.float64)
         self.apart = torch.tensor(False)
+        self.class_weights = setup.weigh(self.main.flat.vector.new_ones(setup.n_classes))
 
     @property
     def model(self) -> MainModel:
@@ -325,7 +326,7 @@ class Plus:
             judge = twins[1 - k] if self.settings.cross_fitted else twin
             loss = twin.flat.vector.new_zeros(())
             if min(len(own), len(checked)) >= self.setup.least_rows:
-                predicted = judge.logits(own.inputs).softmax(1)
+                predicted = self._right(judge.logits(own.inputs))
                 targets = bayes_posterior(predicted, own.given, transition, float(self.given_weight))
                 output = twin.learner.forward_lower(own, checked)
                 loss = (len(own) + len(checked)) * lower_loss(output, self.setup.weigh(targets), checked)
@@ -343,9 +344,17 @@ class Plus:
         loss = -(targets * logits.log_softmax(1)).sum() / len(targets)
         return _move((self.main,), [loss], context)
 
+    def _right(self, logits: Tensor) -> Tensor:
+        """p(right | x) [n, K] of a network that the class weights have biased, without that bias.
+
+        A cross-entropy by weighted targets is least at p times the weights, normalised. Bayes' rule with that, whose
+        result is weighted again in training, would favour rare classes more and more.
+        """
+        return (logits - self.class_weights.log()).softmax(1)
+
     def _agreed(self, inputs: Tensor) -> Tensor:
         """Mean of the twins' probabilities [n, K]."""
-        return torch.stack([twin.logits(inputs).softmax(1) for twin in self.twins.networks]).mean(0)
+        return torch.stack([self._right(twin.logits(inputs)) for twin in self.twins.networks]).mean(0)
 
     def _estimate(self, predicted: Tensor, given: Tensor, context: EpochContext) -> Tensor:
         """T from probabilities and given labels of the noisy rows, and from the trusted rows' pairs."""
@@ -385,20 +394,21 @@ class Plus:
 
     def _unfitted(self, rows: Batch) -> Tensor:
         """Probabilities [n, K] of rows, each by the twin of the other fold."""
-        first, second = (twin.logits(rows.inputs).softmax(1) for twin in self.twins.networks)
+        first, second = (self._right(twin.logits(rows.inputs)) for twin in self.twins.networks)
         return torch.where(fold(rows.index)[:, None] == 0, second, first)
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
         """The E step by the model and the matrix; p_w alone before the first estimate."""
-        probabilities = self.main.learner.forward_through(self.model, inputs).logits.softmax(1)
+        probabilities = self._right(self.main.learner.forward_through(self.model, inputs).logits)
         if self.transition is None:
             return probabilities
         return bayes_posterior(probabilities, given, self.transition, float(self.given_weight))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The transition matrix, once it is known, and what was found out about given labels."""
+        """The transition matrix, once it is known, what was found out about given labels, and the class weights."""
         known = {} if self.transition is None else {"transition": self.transition}
-        return {**known, "given_weight": self.given_weight, "apart": self.apart}
+        found = {"given_weight": self.given_weight, "apart": self.apart}
+        return {**known, **found, "class_weights": self.class_weights}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave; runs of before given labels were weighed have the matrix alone."""
@@ -406,6 +416,7 @@ class Plus:
         if "given_weight" in state:
             self.given_weight.copy_(state["given_weight"])
             self.apart.copy_(state["apart"])
+            self.class_weights = state["class_weights"]
 
 
 def _joined(seen: Sequence[tuple[Tensor, ...]], context: EpochContext) -> tuple[Tensor, ...]:
