@@ -147,7 +147,7 @@ def test_classes_of_any_type(classes):
     X, right = X[:200], right[:200]
     y = classes[corrupt(right, 0.2)]
     checked = [label if row < 50 else None for row, label in enumerate(classes[right].tolist())]
-    corrector = small(epochs=10).fit(X, y, y_trusted=checked)
+    corrector = small(epochs=60).fit(X, y, y_trusted=checked)
     assert corrector.classes_.tolist() == np.unique(classes).tolist()
     assert corrector.classes_.dtype == classes.dtype
     assert corrector.predict(X).dtype == classes.dtype
@@ -156,6 +156,20 @@ def test_classes_of_any_type(classes):
     assert (best == corrector.predict(X)).all()
     assert corrector.labels_.given_label.tolist() == y.tolist()
     assert corrector.score(X, y, y_trusted=checked) == (corrector.predict(X)[:50] == classes[right][:50]).mean()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_checked_rows_may_have_other_shares_of_the_classes(seed):
+    """43 of one class and 7 of the other, where the classes are as frequent as each other among all rows."""
+    X, right = load_breast_cancer(return_X_y=True)
+    X, right = X[:200], right[:200]
+    assert (right[:50] == 0).sum() == 43
+    assert (right == 0).mean() == pytest.approx(0.5, abs=0.05)
+    y = corrupt(right, 0.2, seed)
+    checked = [int(label) if row < 50 else None for row, label in enumerate(right)]
+    corrector = small(epochs=100, random_state=seed).fit(X, y, y_trusted=checked)
+    assert (corrector.predict(X) == right).mean() > 0.93
+    assert (corrector.labels_["suggested_label"] == right).mean() > 0.92
 
 
 def test_minus_one_is_a_label_where_it_is_a_class():
@@ -187,7 +201,7 @@ def test_a_class_that_only_trusted_rows_have():
 def test_without_trusted_rows_it_is_plain_training_and_says_so(checked):
     X, y, _, _ = wine()
     checked = None if checked is None else np.full(len(y), np.nan)
-    with pytest.warns(DataWarning, match="no trusted rows: the labels are learnt as they are by 'ce' instead of 'ebo"):
+    with pytest.warns(DataWarning, match="no trusted rows: the labels are learnt as they are by 'ce' instead of 'plus"):
         corrector = LabelCorrector(epochs=20).fit(X, y, y_trusted=checked)
     assert corrector.config_.method.name == "ce"
     assert corrector.trust_ is None
@@ -217,13 +231,13 @@ def test_cross_validation_passes_the_trusted_rows_on():
 def test_a_grid_is_searched_by_two_processes():
     X, y, right, _ = wine()
     grid = {
-        "labelcorrector__settings": [{"rho": np.float64(0.3)}, {"rho": 0.7}],
+        "labelcorrector__settings": [{"mixup": np.float64(0.1)}, {"mixup": 0.3}],
         "labelcorrector__epochs": np.array([3]),
     }
     pipeline = make_pipeline(StandardScaler(), small(random_state=None))
     search = GridSearchCV(pipeline, grid, n_jobs=2, cv=2, error_score="raise")
     search.fit(X, y, labelcorrector__y_trusted=every_third(right))
-    assert search.best_params_["labelcorrector__settings"]["rho"] in (0.3, 0.7)
+    assert search.best_params_["labelcorrector__settings"]["mixup"] in (0.1, 0.3)
     assert search.best_estimator_["labelcorrector"].labels_.is_trusted.sum() == 60
 
 
@@ -298,7 +312,7 @@ def test_numbers_of_a_frame_are_those_of_an_array():
 def test_texts():
     texts = [" ".join(f"row{k} has{int(v)}" for k, v in enumerate(row)) for row in PIXELS[:300]]
     y, checked = corrupt(DIGITS[:300], 0.2), every_third(DIGITS[:300])
-    corrector = small(epochs=20).fit(texts, y, y_trusted=checked)
+    corrector = small(epochs=60).fit(texts, y, y_trusted=checked)
     assert corrector.score(pd.Series(texts), DIGITS[:300]) > 0.8
     assert corrector.labels_.index.equals(pd.RangeIndex(300))
 
@@ -455,7 +469,7 @@ ROWS, GIVEN, RIGHT, CHECKED = wine()
     [
         ({"method": "ebolmc"}, {"y_trusted": CHECKED}, "unknown method 'ebolmc': did you mean 'ebomlc'"),
         ({"method": "oracle"}, {"y_trusted": CHECKED}, "method 'oracle' trains on the right labels of all rows"),
-        ({"settings": {"roh": 0.5}}, {}, "unknown key 'roh'.* did you mean 'rho'"),
+        ({"settings": {"mixpu": 0.5}}, {}, "unknown key 'mixpu'.* did you mean 'mixup'"),
         ({"epochs": "3"}, {"y_trusted": CHECKED}, "LabelCorrector: epochs is '3': must be of type int"),
         ({"epochs": 0}, {"y_trusted": CHECKED}, "epochs is 0: at least one"),
         ({"random_state": -1}, {"y_trusted": CHECKED}, "seed is -1"),

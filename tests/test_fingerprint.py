@@ -13,7 +13,7 @@ from ebomlc.fingerprint import agree, check_asked, check_same, fingerprint
 from ebomlc.preparation import Given, prepare
 
 OUT = Path("run")
-CONFIG = RunConfig(DataConfig("digits", n_noisy=100, n_trusted=50, noise="flip:0.4"), training=TrainingConfig(epochs=2))
+CONFIG = RunConfig(DataConfig("digits", n_noisy=100, n_trusted=50, noise="flip:0.4"), training=TrainingConfig(epochs=3))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_same_job_has_the_same_fingerprint(job):
     ("changes", "said"),
     [
         ({"seed": 1}, ["seed 1 instead of 0", "other split", "other labels", "other first weights"]),
-        ({"training": TrainingConfig(epochs=2, lr=0.05)}, ["training.lr 0.05 instead of 0.1"]),
+        ({"training": TrainingConfig(epochs=3, lr=0.05)}, ["training.lr 0.05 instead of 0.1"]),
         ({"data": replace(CONFIG.data, n_noisy=101)}, ["data.n_noisy 101 instead of 100", "other ids"]),
     ],
     ids=str,
@@ -43,7 +43,7 @@ def test_another_job_is_told_apart(job, changes, said):
 
 
 def test_how_often_checkpoints_are_written_makes_no_other_run(job):
-    often = replace(CONFIG, training=TrainingConfig(epochs=2, checkpoint_steps=3, checkpoint_minutes=0.5))
+    often = replace(CONFIG, training=TrainingConfig(epochs=3, checkpoint_steps=3, checkpoint_minutes=0.5))
     check_same(fingerprint(job), fingerprint(prepare(often, Given(), None)), OUT)
     check_asked(often, to_dict(job.config), OUT)
 
@@ -61,8 +61,8 @@ def test_what_was_left_to_the_tool_may_have_become_anything(job):
     there = to_dict(job.config)
     assert there["model"]["name"] != CONFIG.model.name
     check_asked(CONFIG, there, OUT)
-    with pytest.raises(InputError, match=r"training\.epochs 3 instead of 2"):
-        check_asked(replace(CONFIG, training=TrainingConfig(epochs=3)), there, OUT)
+    with pytest.raises(InputError, match=r"training\.epochs 4 instead of 3"):
+        check_asked(replace(CONFIG, training=TrainingConfig(epochs=4)), there, OUT)
 
 
 def test_paths_are_the_same_from_another_folder(tmp_path, monkeypatch):

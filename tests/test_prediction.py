@@ -100,7 +100,7 @@ def test_a_new_process_repeats_the_test_accuracy(kind, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prediction") / "run"
-    return fit("digits", noise="flip:0.3", n_trusted=100, epochs=2, out=folder)
+    return fit("digits", noise="flip:0.3", n_trusted=100, epochs=3, out=folder)
 
 
 def test_rows_need_no_labels_and_keep_their_ids(run, tmp_path):
@@ -138,7 +138,7 @@ def test_a_network_from_python_is_given_again(tmp_path):
         trusted=(PIXELS[:100], RIGHT[:100]),
         test=test,
         model=network,
-        epochs=2,
+        epochs=3,
         out=tmp_path / "run",
     )
     assert run.summary["model"] == "(Sequential from Python)"
@@ -158,7 +158,7 @@ def test_labels_that_were_respelt_are_respelt_again(tmp_path):
         label=RIGHT[:200], checked_label=pd.Series(RIGHT[:200].astype(float)).where(wide.index[:200] < 80)
     )
     test = wide[200:].assign(label=[f"{label}.0" for label in RIGHT[200:300]])
-    run = fit(train, test=test, epochs=2, out=tmp_path / "run")
+    run = fit(train, test=test, epochs=3, out=tmp_path / "run")
     assert run.summary["n_classes"] == 10
     assert predict(load_classifier(tmp_path / "run"), test).accuracy == run.summary["test_accuracy"]
 
@@ -166,7 +166,7 @@ def test_labels_that_were_respelt_are_respelt_again(tmp_path):
 def test_new_rows_need_neither_ids_nor_labels_nor_a_table(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     frame = pd.DataFrame(DIGITS[:200], columns=[f"x{k}" for k in range(64)]).assign(key=range(200), label=RIGHT[:200])
-    fit(frame, id="key", trusted=frame[:80], epochs=1, out=tmp_path / "table")
+    fit(frame, id="key", trusted=frame[:80], epochs=3, out=tmp_path / "table")
     classifier = load_classifier(tmp_path / "table")
     assert predict(classifier, frame.drop(columns=["key", "label"])).ids.tolist() == [str(k + 1) for k in range(200)]
 
@@ -174,12 +174,12 @@ def test_new_rows_need_neither_ids_nor_labels_nor_a_table(tmp_path, monkeypatch)
     frame[["label"]].assign(checked_label=frame["label"].where(frame.index < 80)).to_csv(
         tmp_path / "rows.csv", index=False
     )
-    fit(tmp_path / "rows.npy", epochs=1, out=tmp_path / "vectors")
+    fit(tmp_path / "rows.npy", epochs=3, out=tmp_path / "vectors")
     (tmp_path / "rows.csv").unlink()
     assert len(predict(load_classifier(tmp_path / "vectors"), tmp_path / "rows.npy").ids) == 200
 
     train, _ = write_images(tmp_path)
-    fit(train, trusted=tmp_path / "checked.csv", encoder="pixels", epochs=1, out=tmp_path / "images")
+    fit(train, trusted=tmp_path / "checked.csv", encoder="pixels", epochs=3, out=tmp_path / "images")
     (tmp_path / "flat").mkdir()
     for row in range(5):
         Image.fromarray(PIXELS[row]).save(tmp_path / "flat" / f"{row}.png")
@@ -197,7 +197,7 @@ def test_other_spellings_of_a_class_are_it_where_the_run_took_them_so(tmp_path):
     wide = pd.DataFrame(DIGITS[:200], columns=[f"x{k}" for k in range(64)])
     names = np.where(RIGHT[:200].astype(int) < 5, "Low", "High")
     train = wide.assign(label=[*names[:198], "low", "HIGH "], checked_label=pd.Series(names).where(wide.index < 80))
-    fit(train, normalise_labels=True, epochs=2, out=tmp_path / "run")
+    fit(train, normalise_labels=True, epochs=3, out=tmp_path / "run")
     classifier = load_classifier(tmp_path / "run")
     plain = predict(classifier, wide.assign(label=names))
     shouted = predict(classifier, wide.assign(label=[f" {name.upper()}  " for name in names]))
@@ -208,7 +208,7 @@ def test_other_spellings_of_a_class_are_it_where_the_run_took_them_so(tmp_path):
 def test_categories_that_were_never_seen_are_counted(tmp_path):
     frame = pd.DataFrame({"x": DIGITS[:200, 20], "ward": ["A", "B", "C", None] * 50, "label": RIGHT[:200]})
     checked = frame["label"].where(frame.index < 80)
-    fit(frame.assign(checked_label=checked), epochs=1, out=tmp_path / "run")
+    fit(frame.assign(checked_label=checked), epochs=3, out=tmp_path / "run")
     classifier = load_classifier(tmp_path / "run")
     predict(classifier, frame)
     with pytest.warns(DataWarning, match="did not occur in training count for nothing: 50 in 'ward'"):

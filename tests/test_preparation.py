@@ -30,7 +30,7 @@ def frame_of(counts):
 
 
 def job_of(frame, **settings):
-    training = TrainingConfig(epochs=1, **settings.pop("training", {}))
+    training = TrainingConfig(epochs=3, **settings.pop("training", {}))
     config = RunConfig(DataConfig("(DataFrame from Python)", **settings), training=training)
     return prepare(config, Given({"noisy": frame}), None)
 
@@ -106,14 +106,14 @@ def test_rows_that_do_not_fit_lie_on_the_disk_once_encoded(tmp_path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     frame = frame_of({0: 100, 1: 100, 2: 100})
     frame["shape"] = np.where(IMAGES[: len(frame), 20] > 7, "round", "flat")
-    whole = fit(frame, epochs=2, out=tmp_path / "whole")
+    whole = fit(frame, epochs=3, out=tmp_path / "whole")
     monkeypatch.setattr(preparation, "available_memory_mb", lambda device="cpu": 0.01)
     job = job_of(frame)
     assert lies_on_disk(job.encoded)
     assert isinstance(job.loader.noisy, StoredRows)
     assert job.encoded.shape == (300, 66)
     assert job.encoded.nbytes == 300 * 66 * 4
-    streamed = fit(frame, epochs=2, out=tmp_path / "streamed")
+    streamed = fit(frame, epochs=3, out=tmp_path / "streamed")
     pd.testing.assert_frame_equal(streamed.labels.to_frame(), whole.labels.to_frame())
 
 
@@ -121,13 +121,13 @@ def test_embeddings_stay_in_their_file(tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", IMAGES[:400].astype(np.float32))
     table = pd.DataFrame({"label": RIGHT[:400], "checked_label": pd.Series(RIGHT[:400]).where(np.arange(400) < 80)})
     table.to_csv(tmp_path / "rows.csv", index=False)
-    whole = fit(tmp_path / "rows.npy", epochs=2, out=tmp_path / "whole")
+    whole = fit(tmp_path / "rows.npy", epochs=3, out=tmp_path / "whole")
     monkeypatch.setattr(preparation, "available_memory_mb", lambda device="cpu": 0.01)
-    config = RunConfig(DataConfig(str(tmp_path / "rows.npy")), training=TrainingConfig(epochs=1))
+    config = RunConfig(DataConfig(str(tmp_path / "rows.npy")), training=TrainingConfig(epochs=3))
     job = prepare(config, Given(), None)
     assert isinstance(job.encoded, LazyEncoded)
     assert isinstance(job.pool.inputs.values, np.memmap)
-    streamed = fit(tmp_path / "rows.npy", epochs=2, out=tmp_path / "streamed")
+    streamed = fit(tmp_path / "rows.npy", epochs=3, out=tmp_path / "streamed")
     pd.testing.assert_frame_equal(streamed.labels.to_frame(), whole.labels.to_frame())
 
 
@@ -181,7 +181,7 @@ def test_a_network_without_forward_mode_is_refused_where_it_is_needed():
     data = DataConfig("(DataFrame from Python)")
     given = Given({"noisy": frame_of({0: 60, 1: 60})}, Network())
     for method in ("mlc", "ebomlc"):
-        config = RunConfig(data, method=MethodConfig(method), training=TrainingConfig(epochs=1))
+        config = RunConfig(data, method=MethodConfig(method), training=TrainingConfig(epochs=3))
         if method == "mlc":
             with pytest.raises(InputError, match="method 'mlc': the model cannot be differentiated in forward mode"):
                 prepare(config, given, None)

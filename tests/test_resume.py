@@ -117,8 +117,8 @@ def test_where_nothing_is_it_starts_and_a_finished_run_is_left_alone(train):
     [
         ({"epochs": 4}, "training.epochs 4 instead of 3"),
         ({"seed": 3}, "seed 3 instead of 2"),
-        ({"method": "glc"}, "method.name glc instead of ebomlc"),
-        ({"settings": {"rho": 0.25}}, "method.settings.rho 0.25 instead of 0.5"),
+        ({"method": "glc"}, "method.name glc instead of plus"),
+        ({"settings": {"mixup": 0.25}}, "method.settings.mixup 0.25 instead of 0.3"),
         ({"noise": "flip:0.2"}, "data.noise flip:0.2 instead of flip:0.4"),
         ({"test": "test.csv"}, "data.test test.csv instead of left out"),
     ],
@@ -141,7 +141,7 @@ def test_other_rows_are_refused_although_they_have_the_same_name(tmp_path):
     labels = digits[:400].astype(str)
 
     def train(labels, **how):
-        return fit((images[:400], labels), trusted=(images[400:460], digits[400:460].astype(str)), epochs=2,
+        return fit((images[:400], labels), trusted=(images[400:460], digits[400:460].astype(str)), epochs=3,
                    out=tmp_path / "run", config=tmp_path / "asked.toml", **how)  # fmt: skip
 
     (tmp_path / "asked.toml").write_text(CONFIG)

@@ -72,7 +72,7 @@ def test_effective_configuration_repeats_the_run(run, tmp_path):
     config = build(RunConfig, tables, "config.toml")
     assert config.training.epochs == 3
     assert config.model.name == "mlp"
-    assert config.method.settings["rho"] == METHODS["ebomlc"].settings().rho
+    assert config.method.settings["mixup"] == METHODS["plus"].settings().mixup
 
 
 def test_another_seed_gives_another_run(run, tmp_path):
@@ -239,7 +239,7 @@ def test_divergence_is_reported_and_the_last_good_epoch_kept(tmp_path, monkeypat
         return whole(*args) * (float("nan") if len(calls) > 60 else 1.0)
 
     monkeypatch.setattr(ebomlc_room, "lower_loss", failing)
-    run = fit("digits", **NOISY_DIGITS, epochs=5, out=tmp_path / "run")
+    run = fit("digits", **NOISY_DIGITS, method="ebomlc", epochs=5, out=tmp_path / "run")
     assert "NaN" in run.summary["diverged"]
     assert run.summary["chosen_epoch"] == run.summary["epochs"] == 2
     assert np.isfinite(run.labels.suggestion_confidence).all()
@@ -248,7 +248,7 @@ def test_divergence_is_reported_and_the_last_good_epoch_kept(tmp_path, monkeypat
 def test_a_run_is_not_overwritten_unless_asked(run):
     before = (run.folder / "summary.json").read_bytes()
     with pytest.raises(InputError, match="--overwrite"):
-        fit("digits", **NOISY_DIGITS, epochs=1, out=run.folder)
+        fit("digits", **NOISY_DIGITS, epochs=3, out=run.folder)
     assert (run.folder / "summary.json").read_bytes() == before
 
 

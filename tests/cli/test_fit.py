@@ -100,7 +100,7 @@ def shared_fit(name: str, *options: str) -> list[str]:
 
 
 def test_a_run_on_derby_writes_what_it_says(ebomlc):
-    code, printed, complaints = ebomlc(*shared_fit("derby", "--epochs", "2"))
+    code, printed, complaints = ebomlc(*shared_fit("derby", "--epochs", "3"))
     assert (code, complaints) == (0, "")
     for phrase in ("1,763 noisy rows", "2 classes", "right labels on the noisy rows: given 71.6%", "written to run"):
         assert phrase in printed
@@ -124,12 +124,12 @@ def test_a_run_on_derby_writes_what_it_says(ebomlc):
         split = Split(*(stored[part] for part in ("noisy", "trusted", "heldout")))
         assert stored["ids"].tolist() == labels.index.tolist()
     assert split_hash(split) == summary["split_sha256"]
-    assert len(pd.read_csv("run/metrics.csv")) == summary["epochs"] == 2
+    assert len(pd.read_csv("run/metrics.csv")) == summary["epochs"] == 3
 
 
 def test_a_run_on_hausa_in_a_process_of_its_own(folder):
     done = subprocess.run(
-        [sys.executable, "-m", "ebomlc", *shared_fit("hausa", "--text=text", "--epochs=1")],
+        [sys.executable, "-m", "ebomlc", *shared_fit("hausa", "--text=text", "--epochs=3")],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

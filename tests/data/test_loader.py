@@ -174,8 +174,10 @@ def test_stored_rows_give_what_rows_in_memory_give():
     )
     chosen = torch.tensor([5, 0, 3])
     batch, expected = stored[chosen], NOISY[2 * chosen]
-    for name in ("inputs", "given", "right", "index"):
+    for name in ("inputs", "given", "right"):
         assert torch.equal(getattr(batch, name), getattr(expected, name))
+    assert batch.index.tolist() == [5, 0, 3], "positions among the rows of the set"
+    assert stored[slice(2, 9, 3)].index.tolist() == [2, 5, 8]
     assert len(stored[slice(None)]) == len(stored) == (len(NOISY) + 1) // 2
 
 

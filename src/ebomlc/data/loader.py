@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -62,8 +63,9 @@ class StoredRows:
         return len(self.positions)
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
-        chosen = self.positions[rows if isinstance(rows, slice) else rows.cpu().numpy()]
-        parts = (self.inputs[chosen], self.given[chosen], self.right[chosen], chosen)
+        places = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows.cpu().numpy()
+        chosen = self.positions[places]
+        parts = (self.inputs[chosen], self.given[chosen], self.right[chosen], places)
         return Batch(*(torch.as_tensor(part).to(self.device) for part in parts))
 
 
