@@ -70,6 +70,9 @@ from ebomlc.methods.transition import (
 from ebomlc.models import MainModel
 from ebomlc.records import NO_LABEL, Batch, StepReport
 
+FEWEST_ROUNDS, MOST_ROUNDS, ROUND_CELLS = 10, 200, 500_000_000
+"""Rounds of the estimate of T; between these bounds, rows times classes times rounds is at most the last: seconds."""
+
 FEWEST_PAIRS = 100
 """Fewer pairs tell too little to keep a small trusted set apart for them."""
 
@@ -358,7 +361,8 @@ class Plus:
 
     def _estimate(self, predicted: Tensor, given: Tensor, context: EpochContext) -> Tensor:
         """T from probabilities and given labels of the noisy rows, and from the trusted rows' pairs."""
-        expected = transition_from_predictions(predicted, given)
+        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, ROUND_CELLS // predicted.numel()))
+        expected = transition_from_predictions(predicted, given, rounds=rounds)
         pairs = torch.zeros_like(expected)
         for batch in context.trusted():
             pairs += count_pairs(batch.right, batch.given, self.setup.n_classes)

@@ -183,10 +183,11 @@ def transition_from_predictions(
         Rows sum to 1; no cell is zero.
     """
     n_classes = predicted.shape[1]
-    predicted, marks = predicted.double(), F.one_hot(given, n_classes).double()
+    predicted = predicted.double()
     transition = torch.full((n_classes, n_classes), 1 / n_classes, dtype=torch.float64, device=predicted.device)
     for _ in range(rounds):
-        counts = bayes_posterior(predicted, given, transition).T @ marks + 1 / n_classes
+        shares = bayes_posterior(predicted, given, transition)
+        counts = torch.zeros_like(transition).index_add_(0, given, shares).T + 1 / n_classes
         before, transition = transition, counts / counts.sum(1, keepdim=True)
         if float((transition - before).abs().max()) < tolerance:
             break
