@@ -45,8 +45,11 @@ def seen(monkeypatch):
     given_to = {}
     fit = engine.fit
 
+    def of_pool(rows):
+        return replace(rows[slice(None)], index=torch.as_tensor(rows.positions))
+
     def spy(method, loader, heldout, config, *rest, **options):
-        given_to.update(noisy=loader.noisy[slice(None)], trusted=loader.trusted[slice(None)], heldout=heldout)
+        given_to.update(noisy=of_pool(loader.noisy), trusted=of_pool(loader.trusted), heldout=heldout)
         given_to["epochs"] = config.epochs
         return fit(method, loader, heldout, config, *rest, **options)
 
