@@ -97,7 +97,7 @@ class SoftLabels(nn.Module):
 
 
 class RowAverages:
-    """Running averages of the predictions of the noisy rows, by their position in the pool.
+    """Running averages of the predictions of the noisy rows, by their place among these.
 
     Parameters
     ----------

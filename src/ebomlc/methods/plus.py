@@ -209,7 +209,7 @@ class Twins:
 
 
 class RowTargets:
-    """Fixed targets of the noisy rows, by their position in the pool.
+    """Fixed targets of the noisy rows, by their place among these.
 
     Attributes
     ----------
