@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ebomlc.bilevel.barrier import mixed_cross_entropy
+from ebomlc.bilevel.batch_norm import fused_tangents
 from ebomlc.bilevel.flat import FlatParameters
 from ebomlc.bilevel.hypergradient import forward_hypergradient
 from ebomlc.bilevel.inner import InnerState, initial_state, inner_step, step_sensitivity
@@ -73,14 +74,12 @@ class Learner:
         return lambda weights: of_both(weights)[: len(noisy)]
 
     def log_probabilities_at(self, inputs: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
-        """Log p_w [n, K] of one batch as a function of the weights by name.
-
-        In full precision: torch's autocast casts weights but not their tangents, and then fails.
-        """
+        """Log p_w [n, K] of one batch as a function of the weights by name, for forward mode; see `fused_tangents`."""
 
         def at(weights: dict[str, Tensor]) -> Tensor:
-            output: MainOutput = functional_call(self.model, weights, (inputs,))
-            return output.logits.log_softmax(dim=1)
+            with self.setup.autocast(), fused_tangents(self.model):
+                output: MainOutput = functional_call(self.model, weights, (inputs,))
+            return output.logits.to(self.flat.vector.dtype).log_softmax(dim=1)
 
         return at
 
