@@ -97,6 +97,7 @@ def test_nothing_of_the_data_becomes_markup(attack, kind):
         "data": attack,
         "noise": attack,
         "diverged": attack,
+        "symptoms": [{"kind": attack, "message": attack}],
         "commit": attack,
         "versions": {attack: attack, "ebomlc": "0.1.0"},
         "classes": [{"name": name, "given": 1, "suggested": 1, "trusted": 1} for name in names],
@@ -140,6 +141,23 @@ def test_three_sentences_say_what_was_found():
 )
 def test_page_says_what_is_and_is_not_known(summary, sentence):
     assert sentence in render(findings_of(**summary)).text
+
+
+def test_signs_that_something_is_wrong_come_before_every_figure():
+    signs = [
+        {"kind": "copies", "message": "it learnt to copy"},
+        {"kind": "one class", "message": "it's all <b>cats</b>"},
+    ]
+    text = render(findings_of(symptoms=signs)).text
+    places = [text.index(f"Something went wrong: {sign['message']}.") for sign in signs]
+    assert places == sorted(places)
+    assert places[-1] < text.index("Of 4 noisy rows"), "who reads a page reads its beginning"
+
+
+@pytest.mark.parametrize("summary", [{}, {"symptoms": []}])
+def test_a_run_that_is_well_or_older_than_signs_has_no_warning(summary):
+    page = render(findings_of(**summary))
+    assert ("p", "class", "warning") not in page.attributes
 
 
 def test_run_without_figures_says_so_once():

@@ -156,6 +156,7 @@ def _warnings(findings: Findings) -> list[str]:
     lines = []
     if summary.get("diverged"):
         lines.append(f"The training diverged: {summary['diverged']}. The last good epoch was kept.")
+    lines += [f"Something went wrong: {symptom['message']}." for symptom in summary.get("symptoms") or ()]
     if summary.get("n_test_overlap"):
         lines.append(f"{summary['n_test_overlap']:,} test rows also train, by content: the test accuracy flatters.")
     if summary.get("skipped"):
