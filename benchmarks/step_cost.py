@@ -208,7 +208,7 @@ def memory(name: str, model: str, precision: str) -> float:
 def measure(names: list[str], model: str, precision: str, epochs: int, steps: int) -> list[dict[str, Any]]:
     setup = make_setup(model, precision)
     torch.manual_seed(0)
-    train([Timed(name, create(name, setup), N_TRUSTED) for name in ("ce",)], model, 2, 3)  # warm-up of the libraries
+    train([Timed(name, create(name, setup), N_TRUSTED) for name in names], model, 1, 1)  # libraries get ready
     timed = [Timed(name, create(name, setup), ONCE_TRUSTED if name == ONCE else N_TRUSTED) for name in names]
     train(timed, model, epochs, steps)
     costs = {one.name: one.cost() for one in timed}
