@@ -28,6 +28,8 @@ ENOUGH_PAIRS = 50
 """Fewer rows can calibrate nothing."""
 
 ASKED_AT_ONCE = 1000
+LARGEST_TRANSITION = 200
+"""Classes of which a matrix of shares, with an interval each, is still read by anybody: it has the square of them."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _verdict(job: Job, labels: LabelTable, pairs: CheckedPairs, basis: _Basis, c
         noise_of_pairs=estimate_noise(pool.given, pool.right, pool.provenance, pool.weights, pool.stratum_sizes),
         class_noise=class_shares(pairs, assessment, pool.n_classes),
         class_rows=np.bincount(pool.given[pool.given != NO_LABEL], minlength=pool.n_classes).tolist(),
-        transition=transition_shares(pairs, assessment, pool.n_classes),
+        transition=transition_shares(pairs, assessment, pool.n_classes) if pool.n_classes <= LARGEST_TRANSITION else (),
         precision=job.config.trust.precision,
         cuts=cuts,
         n_issues=int((labels.is_label_issue & ~labels.is_trusted).sum()),

@@ -120,6 +120,15 @@ def test_missing_figures_say_why(show, name):
         assert reason in section.words[0]
 
 
+def test_a_large_matrix_is_named_and_one_too_large_is_not():
+    names = tuple(f"class {k}" for k in range(300))
+    for trust, words in (
+        (trust_of(names), "The matrix of 300 classes is in trust.json."),
+        (trust_of(names, transition=None), "The share of wrong labels by class is in trust.json."),
+    ):
+        assert sections.show_transition(findings_of(names=names, trust=trust)).words == (words,)
+
+
 def test_training_curves_of_what_was_recorded():
     metrics = [
         {"epoch": 1.0, "step": 9.0, "lr": 0.1, "my_figure": 5.0, "loss": 2.0, "heldout_accuracy": None, "seconds": 1.0},

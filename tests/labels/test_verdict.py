@@ -125,6 +125,12 @@ def test_a_class_without_pairs_has_no_estimate(verdict):
     assert found.to_dict()["transition"]["estimate"][3] == [None] * 10
 
 
+def test_too_many_classes_have_shares_by_class_and_no_matrix(verdict):
+    found = replace(verdict, transition=()).to_dict()
+    assert found["transition"] is None
+    assert len(found["noise"]["classes"]) == 10
+
+
 def test_sentences_say_the_figures(verdict):
     cut, noise, calibration, curve = verdict.sentences()
     assert f"{verdict.noise.interval.estimate:.1%}" in noise

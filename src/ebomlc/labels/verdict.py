@@ -70,7 +70,7 @@ class Verdict:
     class_rows : sequence of int, length K
         Rows by given label.
     transition : sequence of K sequences of K Share
-        T[given, right].
+        T[given, right]; empty where there are too many classes for a matrix.
     precision : float in (0, 1)
         Wanted of the rows called wrong.
     cuts : Cuts or None
@@ -163,7 +163,7 @@ class Verdict:
         }
 
     def _transition(self) -> dict[str, Any] | None:
-        if not len(self.pairs):
+        if not len(self.pairs) or not self.transition:
             return None
         return {
             name: [[_number(getattr(share.interval, name)) for share in row] for row in self.transition]
