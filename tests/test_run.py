@@ -20,7 +20,7 @@ from ebomlc.config import RunConfig, build
 from ebomlc.data import readers
 from ebomlc.data.official import OfficialSet
 from ebomlc.data.preprocessing import load_preprocessing
-from ebomlc.errors import InputError
+from ebomlc.errors import DataWarning, InputError
 from ebomlc.methods import METHODS
 
 SUMMARY_KEYS = {
@@ -239,8 +239,10 @@ def test_divergence_is_reported_and_the_last_good_epoch_kept(tmp_path, monkeypat
         return whole(*args) * (float("nan") if len(calls) > 60 else 1.0)
 
     monkeypatch.setattr(ebomlc_room, "lower_loss", failing)
-    run = fit("digits", **NOISY_DIGITS, method="ebomlc", epochs=5, out=tmp_path / "run")
+    with pytest.warns(DataWarning, match="NaN.*the last good epoch was kept"):
+        run = fit("digits", **NOISY_DIGITS, method="ebomlc", epochs=5, out=tmp_path / "run")
     assert "NaN" in run.summary["diverged"]
+    assert run.failure == "the training diverged"
     assert run.summary["chosen_epoch"] == run.summary["epochs"] == 2
     assert np.isfinite(run.labels.suggestion_confidence).all()
 

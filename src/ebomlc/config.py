@@ -223,6 +223,9 @@ class TrainingConfig:
         Most work that a kill costs; by default five minutes.
     checkpoint_steps : int, optional
         A checkpoint is also written after so many steps.
+    on_failure : {"stop", "keep"}, optional
+        Whether a training that diverged, or has symptoms (`ebomlc.labels.health`), counts as failed; by default where
+        it diverged. What is written is the same.
     tracker : {"csv", "tensorboard"}
         ``tensorboard`` writes event files to the run folder, beside ``metrics.csv``, which is always written.
     """
@@ -245,6 +248,7 @@ class TrainingConfig:
     balance: bool | None = None
     checkpoint_minutes: float | None = None
     checkpoint_steps: int | None = None
+    on_failure: str | None = None
     tracker: str = "csv"
 
     def __post_init__(self) -> None:
@@ -269,9 +273,10 @@ class TrainingConfig:
             ("schedule", self.schedule, ("cosine", "step", "constant")),
             ("device", self.device, ("auto", "cpu", "cuda")),
             ("precision", self.precision, ("auto", "float32", "bfloat16")),
+            ("--on-failure", self.on_failure, ("stop", "keep")),
             ("tracker", self.tracker, ("csv", "tensorboard")),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise unknown_name(name, value, known)
 
     def _check_checkpoints(self) -> None:

@@ -24,6 +24,7 @@ from ebomlc.training.checkpoint import write_durably
 WITHOUT_EFFECT = (
     "training.checkpoint_minutes",
     "training.checkpoint_steps",
+    "training.on_failure",
     "training.tracker",
     "data.data_dir",
     "data.cache_dir",

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ebomlc.data.preprocessing import Preprocessing, save_preprocessing
 from ebomlc.data.readers import object_name
 from ebomlc.data.splits import split_hash
 from ebomlc.environment import commit, peak_memory_mb, versions
-from ebomlc.errors import DataWarning, InputError
+from ebomlc.errors import DataWarning, InputError, listed
 from ebomlc.findings import REPORT, write_report
 from ebomlc.fingerprint import agree, check_asked, essentials, flatten
 from ebomlc.judgement import judge
@@ -78,11 +78,14 @@ class Run:
         What ``summary.json`` holds.
     labels : LabelTable
         What ``labels.parquet`` holds.
+    failure : str or None
+        Why the training counts as failed, in which case the command line ends with exit code 3; None where it does not.
     """
 
     folder: Path
     summary: dict[str, Any]
     labels: LabelTable
+    failure: str | None = None
 
 
 def fit(
@@ -116,6 +119,7 @@ def fit(
     folds: int | None = None,
     epochs: int | None = None,
     device: str | None = None,
+    on_failure: str | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
@@ -187,6 +191,8 @@ def fit(
         Passes over the noisy set; seed of everything drawn.
     device : str, optional
         ``auto``, ``cpu`` or ``cuda``.
+    on_failure : {"stop", "keep"}, optional
+        Whether a training that diverged, or shows signs of having gone wrong, counts as failed (`Run.failure`).
     data_dir, cache_dir : str or Path, optional
         Folder of official files; folder for decoded images and features.
     config : str or Path, optional
@@ -240,7 +246,7 @@ def fit(
         "encoder": {"name": encoder},
         "method": {"name": method, "settings": settings},
         "model": {"name": model if isinstance(model, str) else None, "head": head},
-        "training": {"epochs": epochs, "device": device, "balance": balance},
+        "training": {"epochs": epochs, "device": device, "balance": balance, "on_failure": on_failure},
         "trust": {"precision": precision, "folds": folds},
         "seed": seed,
     }
@@ -285,8 +291,20 @@ def run(
         if ranks.any(is_done):
             if heard is not None:
                 heard(f"{out} holds this run, finished; it is left as it is")
-            return load_run(out)
-        return _run(config, given or Given(), out, started, overwrite, resume, heard, ranks)
+            finished = load_run(out)
+        else:
+            finished = _run(config, given or Given(), out, started, overwrite, resume, heard, ranks)
+    return replace(finished, failure=_find_failure(finished.summary, config.training.on_failure))
+
+
+def _find_failure(summary: Mapping[str, Any], on_failure: str | None) -> str | None:
+    """Why a training counts as failed, if it does; runs of earlier versions have no symptoms."""
+    signs = [symptom["kind"] for symptom in summary.get("symptoms", ())]
+    if on_failure == "keep":
+        return None
+    if summary["diverged"] is not None:
+        return "the training diverged"
+    return f"the training has symptoms: {listed(signs)}" if on_failure == "stop" and signs else None
 
 
 @contextmanager
@@ -397,6 +415,8 @@ def _run(
         save_state(folder / METHOD, job.method.state_dict())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         write_checksums(folder)
+    if training.divergence is not None:
+        warnings.warn(f"{training.divergence}; the last good epoch was kept", DataWarning, stacklevel=3)
     for symptom in symptoms:
         warnings.warn(symptom.message, DataWarning, stacklevel=3)
     _add_report(out, pool)

@@ -1,5 +1,6 @@
 """The command line from end to end: good runs, every bad input, and what is only warned about."""
 
+import html
 import json
 import os
 import signal
@@ -312,6 +313,7 @@ BAD = {
         ["texts.csv", "--trusted", "texts2.csv", "--text", "text", "--model", "resnet20"],
         "model 'resnet20' needs images",
     ),
+    "on failure": (["noisy.csv", *TRUSTED, "--on-failure", "kep"], "unknown --on-failure 'kep': did you mean 'keep'?"),
     "device": (["noisy.csv", *TRUSTED, "--device", "tpu"], "unknown device 'tpu'"),
 }
 
@@ -377,19 +379,56 @@ def test_epochs_must_be_a_number(ebomlc):
 # --- a loss that is no number -----------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_ends_with_three_and_keeps_the_last_good_epoch(ebomlc, monkeypatch):
+@pytest.fixture
+def diverging(monkeypatch):
+    """A command whose training diverges after two of four epochs."""
     monkeypatch.setattr(
         "ebomlc.training.engine.learning_rate", lambda config, progress: 0.1 if progress < 0.5 else 1e30
     )
-    command = ["fit", "noisy.csv", *TRUSTED, "--method", "ce", "--epochs", "4", "--out", "run"]
-    code, _, complaints = ebomlc(*command)
-    assert code == 3
-    assert complaints.startswith("error: loss or weights became NaN or infinite at step ")
-    assert "learning rate" in complaints
-    assert "the last good epoch was kept" in complaints
+    return ["fit", "noisy.csv", *TRUSTED, "--method", "ce", "--epochs", "4", "--out", "run"]
+
+
+@pytest.mark.filterwarnings("default::ebomlc.errors.DataWarning")
+@pytest.mark.parametrize(("asked", "code"), [((), 3), (("--on-failure=stop",), 3), (("--on-failure=keep",), 0)])
+def test_a_training_that_diverged_keeps_the_last_good_epoch(ebomlc, diverging, asked, code):
+    left, printed, complaints = ebomlc(*diverging, *asked)
+    assert left == code
+    assert "written to run" in printed
+    said = complaints.splitlines()
+    assert said[0].startswith("warning: loss or weights became NaN or infinite at step ")
+    assert "learning rate" in said[0]
+    assert said[0].endswith("the last good epoch was kept")
+    assert [line.partition(";")[0] for line in said[1:]] == ["error: the training diverged"] * (code == 3)
+    assert json.loads(Path("run/summary.json").read_text())["chosen_epoch"] == 2
+    assert "The training diverged: loss" in Path("run/report.html").read_text(encoding="utf-8")
     table = pd.read_parquet("run/labels.parquet")
     assert len(table) == 50
     assert table["suggestion_confidence"].notna().all()
+
+
+@pytest.mark.filterwarnings("default::ebomlc.errors.DataWarning")
+def test_a_finished_run_that_diverged_ends_as_it_is_asked_now(ebomlc, diverging):
+    assert ebomlc(*diverging)[0] == 3
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert ebomlc(*diverging, "--resume")[0] == 3
+    code, printed, complaints = ebomlc(*diverging, "--resume", "--on-failure", "keep")
+    assert (code, complaints) == (0, "")
+    assert "left as it is" in printed
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.filterwarnings("default::ebomlc.errors.DataWarning")
+@pytest.mark.parametrize(("asked", "code"), [((), 0), (("--on-failure=stop",), 3), (("--on-failure=keep",), 0)])
+def test_a_training_with_symptoms_counts_as_failed_where_that_is_asked(ebomlc, folder, asked, code):
+    (folder / "wild.toml").write_text("[method]\nname = 'ebomlc'\nsettings = { xi = 1e4 }\n")
+    command = ["fit", "digits", "--noise=flip:0.4", "--n-trusted=100", "--n-noisy=300", "--epochs=2"]
+    left, _, complaints = ebomlc(*command, "--folds=0", "--config=wild.toml", "--out=run", *asked)
+    assert left == code
+    said = [line for line in complaints.splitlines() if "barrier" in line]
+    assert said[0].startswith("warning: the barrier's coefficient was ")
+    assert [line.partition(";")[0] for line in said[1:]] == ["error: the training has symptoms: barrier"] * (code == 3)
+    assert "Something went wrong: the barrier" in html.unescape(Path("run/report.html").read_text(encoding="utf-8"))
+    assert len(pd.read_parquet("run/labels.parquet")) == 400
 
 
 def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(ebomlc, folder):

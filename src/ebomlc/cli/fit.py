@@ -32,6 +32,10 @@ ENCODER_HELP = (
 EPOCHS_HELP = (
     f"Passes over the noisy set. Default: about {AUTO_STEPS:,} steps, {AUTO_EPOCHS[0]} to {AUTO_EPOCHS[1]} epochs."
 )
+FAILURE_HELP = (
+    "A training that diverged, or shows signs of having gone wrong, is written all the same, from its last good epoch; "
+    "then stop (exit code 3) or keep (exit code 0). Default: stop where it diverged."
+)
 FOLDS_HELP = (
     "Short trainings, each not shown a part of the checked rows, which then say how sure the output is. Default: 5 for "
     "tables, texts and features of which 50 checked rows carry the label they were given; else 0."
@@ -126,6 +130,7 @@ def fit(
     folds: Annotated[int | None, typer.Option(help=FOLDS_HELP)] = None,
     epochs: Annotated[int | None, typer.Option(help=EPOCHS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
+    on_failure: Annotated[str | None, typer.Option(help=FAILURE_HELP)] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, noise, weights and order. Default: 0.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10 and cifar100.")] = None,
     cache_dir: Annotated[
@@ -191,6 +196,7 @@ def fit(
             folds=folds,
             epochs=epochs,
             device=device,
+            on_failure=on_failure,
             seed=seed,
             data_dir=data_dir,
             cache_dir=cache_dir,
@@ -202,8 +208,9 @@ def fit(
         )
     if is_first():
         echo(describe(finished))
-    if finished.summary["diverged"] is not None:
-        echo(f"error: {finished.summary['diverged']}; the last good epoch was kept", err=True)
+    if finished.failure is not None:
+        kept = "all is written, from the last good epoch, and report.html begins with what went wrong"
+        echo(f"error: {finished.failure}; {kept}; with --on-failure keep this is exit code 0", err=True)
         raise typer.Exit(3)
 
 

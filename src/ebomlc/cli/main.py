@@ -92,8 +92,8 @@ def _cut(message: str) -> str:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 2 something given cannot be used, 3 the training diverged, 4 another process of this run is
-    gone, 130 Ctrl-C, 143 SIGTERM.
+    Exit codes: 0 done, 2 something given cannot be used, 3 the training failed, 4 another process of this run is gone,
+    130 Ctrl-C, 143 SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
