@@ -73,6 +73,6 @@ class _Normalised(torch.autograd.Function):
         if weight_change is not None and bias_change is not None:  # both, or the layer has neither
             slope = scale * weight_change
             shape = (1, -1) + (1,) * (rows.dim() - 2)
-            offset = (bias_change - mean * slope).view(shape)
-            change = change + torch.addcmul(offset.to(rows.dtype), rows, slope.view(shape).to(rows.dtype))
+            change.addcmul_(rows, slope.view(shape).to(rows.dtype))
+            change.add_((bias_change - mean * slope).view(shape))
         return change, None, None

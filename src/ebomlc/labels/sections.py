@@ -165,11 +165,11 @@ def show_transition(findings: Findings) -> Section:
     """What the checked rows say the labels should have been."""
     title, transition, names = "What the labels should have been", part(findings, "transition"), findings.class_names
     is_large = len(names) > LARGEST_MATRIX
-    if transition is None and not (is_large and part(findings, "noise")):
-        return Section(title, _why_not(findings, "It needs checked rows that carry the label they were given."))
-    if is_large:
-        what = f"The matrix of {len(names)} classes" if transition else "The share of wrong labels by class"
+    if is_large and (transition is not None or part(findings, "noise") is not None):
+        what = "The share of wrong labels by class" if transition is None else f"The matrix of {len(names)} classes"
         return Section(title, (f"{what} is in trust.json.",))
+    if transition is None:
+        return Section(title, _why_not(findings, "It needs checked rows that carry the label they were given."))
     rows = tuple((Cell(name), *_transition_cells(transition, g)) for g, name in enumerate(names))
     words = (
         "Of the rows with a given label (down), the share whose right label is another (across), with its 95% interval."
