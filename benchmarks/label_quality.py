@@ -13,6 +13,7 @@ Peers see the same encoded inputs; each is a logistic regression whose penalty i
 - cleanlab: `get_label_quality_scores` on out-of-fold probabilities of a model of the given labels
 - cleanlab+trusted: the same with a model that also trains on the trusted rows, under their right label
 - trusted-only: 1 - p(given) of a model of the trusted rows alone
+- oracle, a ceiling and no peer: 1 - p(given) out of fold, by a model that is taught the right label of every row
 
 Corrected labels of the peers are the model's prediction, for cleanlab where `find_label_issues` sees an issue; `method`
 is the run's own corrector, as it is without any calibration.
@@ -204,6 +205,20 @@ def trusted_only_peer(job: Job, inputs: np.ndarray) -> dict[str, float]:
     return score(1 - quality, predicted.argmax(1), job, time.monotonic() - started)
 
 
+def oracle(job: Job, inputs: np.ndarray) -> dict[str, float]:
+    started = time.monotonic()
+    pool = job.pool
+    noisy = pool.split.noisy
+    seen, right = inputs[noisy], pool.truth[noisy]
+    predicted = np.zeros((len(noisy), pool.n_classes))
+    template = linear(seen, right)
+    for taught, asked in StratifiedKFold(FOLDS, shuffle=True, random_state=job.config.seed).split(seen, right):
+        model = make_linear(template.C).fit(seen[taught], right[taught])
+        predicted[asked] = probabilities(model, seen[asked], pool.n_classes)
+    quality = predicted[np.arange(len(noisy)), pool.given[noisy]]
+    return score(1 - quality, predicted.argmax(1), job, time.monotonic() - started)
+
+
 def our_figures(job: Job, columns: LabelTable, seconds: float) -> dict[str, float]:
     noisy = job.pool.split.noisy
     index = {name: k for k, name in enumerate(job.pool.class_names)}
@@ -258,6 +273,7 @@ def run_draw(rows: Set, draw: int) -> dict[str, dict[str, Any]]:
         "cleanlab": cleanlab_peer(job, inputs, with_trusted=False),
         "cleanlab+trusted": cleanlab_peer(job, inputs, with_trusted=True),
         "trusted-only": trusted_only_peer(job, inputs),
+        "oracle": oracle(job, inputs),
     }
 
 
