@@ -68,7 +68,7 @@ def test_the_title_is_escaped(desk):
 
 
 def test_a_decision_goes_in_and_is_taken_back(client):
-    card = client.get("/cards?mode=suspect&limit=1").json()["cards"][0]
+    card = client.get("/cards?order=suspect&limit=1").json()["cards"][0]
     sent = {"row": card["row"], "action": "accept", "label": card["suggested"], "mode": "suspect", "since": 0}
     kept = post(client, "/decisions", **sent)
     assert kept.status_code == 201
@@ -92,7 +92,7 @@ def test_texts_and_names_come_as_they_are_but_harmless(hostile, tmp_path):
     with desk_of(copied(hostile, tmp_path)) as desk:
         client = client_of(desk)
         assert sorted(client.get("/about").json()["classes"]) == sorted(ATTACKS)
-        card = client.get("/cards?mode=random").json()["cards"][0]
+        card = client.get("/cards?order=random").json()["cards"][0]
         sample = client.get(f"/samples/{card['row']}?side=320")
         assert sample.json()["kind"] == "text"
         assert any(attack in sample.json()["text"] for attack in ATTACKS)
@@ -104,16 +104,16 @@ def test_texts_and_names_come_as_they_are_but_harmless(hostile, tmp_path):
 
 BAD_PATHS = {
     "/cards": 400,
-    "/cards?mode=best": 400,
-    "/cards?mode=suspect&given=x": 400,
-    "/cards?mode=suspect&given=-1": 400,
-    "/cards?mode=suspect&after=99999999999999999999": 400,
-    "/cards?mode=suspect&limit=-3": 400,
-    "/cards?mode=suspect&low=x": 400,
-    "/cards?mode=suspect&low=nan": 409,
-    "/cards?mode=suspect&low=0.9&high=0.1": 409,
-    "/cards?mode=suspect&show=everything": 409,
-    "/cards?mode=random&given=1": 409,
+    "/cards?order=best": 400,
+    "/cards?order=suspect&given=x": 400,
+    "/cards?order=suspect&given=-1": 400,
+    "/cards?order=suspect&after=99999999999999999999": 400,
+    "/cards?order=suspect&limit=-3": 400,
+    "/cards?order=suspect&low=x": 400,
+    "/cards?order=suspect&low=nan": 409,
+    "/cards?order=suspect&low=0.9&high=0.1": 409,
+    "/cards?order=suspect&show=everything": 409,
+    "/cards?order=random&given=1": 409,
     "/cards/99999999": 409,
     "/cards/99999999999999999999999999": 409,
     "/cards/-1": 404,
@@ -164,7 +164,7 @@ def test_what_makes_no_sense_is_not_kept(client, case):
 
 
 def test_a_label_that_was_not_seen_is_not_kept(client):
-    card = client.get("/cards?mode=suspect&limit=1").json()["cards"][0]
+    card = client.get("/cards?order=suspect&limit=1").json()["cards"][0]
     sent = {"row": card["row"], "mode": "suspect", "since": 0}
     assert post(client, "/decisions", action="accept", label=card["given"], **sent).status_code == 409
     assert post(client, "/decisions", action="keep", label=card["suggested"], **sent).status_code == 409
@@ -177,7 +177,7 @@ def test_an_image_that_is_gone_is_said_and_seen_again_when_it_is_back(photos):
     run, folder = photos
     with desk_of(run) as desk:
         client = client_of(desk)
-        row = client.get("/cards?mode=random&limit=1").json()["cards"][0]["row"]
+        row = client.get("/cards?order=random&limit=1").json()["cards"][0]["row"]
         image = folder / desk.rows.ids[row]
         image.rename(image.with_suffix(".away"))
         gone = client.get(f"/samples/{row}?side=320").json()
@@ -192,7 +192,7 @@ def test_an_image_that_leads_out_of_its_folder_is_not_shown(photos, tmp_path):
     run, folder = photos
     with desk_of(run) as desk:
         client = client_of(desk)
-        row = client.get("/cards?mode=random&limit=1").json()["cards"][0]["row"]
+        row = client.get("/cards?order=random&limit=1").json()["cards"][0]["row"]
         image = folder / desk.rows.ids[row]
         image.replace(tmp_path / "elsewhere.png")
         image.symlink_to(tmp_path / "elsewhere.png")

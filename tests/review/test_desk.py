@@ -57,6 +57,15 @@ def test_a_filter_reaches_the_cards(desk):
     assert found["matching"] == int(((given == 3) & (confidence >= 0.5)).sum())
 
 
+def test_unsure_rows_come_least_confident_first_and_can_be_chosen_from(desk):
+    confidence = [card["confidence"] for card in desk.cards("unsure", Filter())["cards"]]
+    assert confidence == sorted(confidence)
+    assert confidence[0] == desk.rows.confidence[~desk.rows.is_trusted].min()
+    chosen = desk.cards("unsure", Filter(low=0.5))
+    assert min(card["confidence"] for card in chosen["cards"]) >= 0.5
+    assert chosen["matching"] == (desk.rows.confidence[~desk.rows.is_trusted] >= 0.5).sum()
+
+
 def test_random_rows_come_in_the_stored_order_whatever_was_decided_of_them_as_suspects(desk):
     order = desk.rows.shuffled.tolist()
     suspects = set(desk.rows.suspects.tolist())

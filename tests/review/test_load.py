@@ -61,7 +61,7 @@ def load(run: Path, clients: int, seconds: float) -> tuple[list[dict], Counter[i
     """What was answered as kept, and how often each status was answered."""
     with served(run) as page:
         headers = {"Authorization": f"Bearer {page.token}"}
-        rows = json.loads(page.ask("GET", "cards?mode=suspect&limit=60", **headers)[2])["cards"]
+        rows = json.loads(page.ask("GET", "cards?order=suspect&limit=60", **headers)[2])["cards"]
         crowd = [Client(page, number, rows) for number in range(clients)]
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as pool:

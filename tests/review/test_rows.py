@@ -36,8 +36,9 @@ def rows(**changed: list):
     return rows_to_review(table(**changed), NAMES, ["r3", "r0", "r2", "r1"])
 
 
-def test_suspects_are_the_doubted_rows_worst_first_and_no_trusted_one():
+def test_orders_of_rows_hold_no_trusted_one_and_suspects_are_the_doubted_worst_first():
     assert rows().suspects.tolist() == [0, 1, 3]
+    assert rows().unsure.tolist() == [1, 3, 0, 2]
     assert rows().shuffled.tolist() == [3, 0, 2, 1]
     assert rows().given.tolist() == [0, 0, 1, NO_LABEL, 2]
 

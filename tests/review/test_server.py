@@ -25,7 +25,7 @@ def bearer(page: Served) -> dict[str, str]:
     return {"Authorization": f"Bearer {page.token}"}
 
 
-def cards(page: Served, query: str = "mode=suspect") -> list[dict]:
+def cards(page: Served, query: str = "order=suspect") -> list[dict]:
     status, _, body = page.ask("GET", f"cards?{query}", **bearer(page))
     assert status == 200
     return json.loads(body)["cards"]
@@ -87,7 +87,15 @@ def test_cross_site_request_forgery(page, cookie):
 
 def test_guessing_and_reading_without_a_key(page, cookie):
     for headers in ({}, {"Cookie": f"{COOKIE}=x"}, {"Authorization": "Bearer x"}, {"Cookie": cookie + "x"}):
-        for path in ("", "about", "cards?mode=suspect", "pictures/5?side=320", "static/review.js", "/", "/favicon.ico"):
+        for path in (
+            "",
+            "about",
+            "cards?order=suspect",
+            "pictures/5?side=320",
+            "static/review.js",
+            "/",
+            "/favicon.ico",
+        ):
             status, answer, body = page.ask("GET", path, **headers)
             assert (status, len(body) < 200) == (403, True)
             assert {name: answer[name] for name in HEADERS} == HEADERS

@@ -21,7 +21,7 @@ from ebomlc.errors import InputError
 from ebomlc.labels.decisions import ACTIONS, MODES
 from ebomlc.review.desk import Desk, visible
 from ebomlc.review.guard import Guard, Keys
-from ebomlc.review.rows import Filter
+from ebomlc.review.rows import ORDERS, Filter
 from ebomlc.version import __version__
 
 SIDES = (320, 1024)
@@ -95,7 +95,7 @@ class _Pages:
 
     def cards(self, request: Request) -> Response:
         query = request.query_params
-        mode = _one_of(query.get("mode"), MODES, "mode")
+        order = _one_of(query.get("order"), ORDERS, "order")
         wanted = Filter(
             given=_whole(query, "given"),
             suggested=_whole(query, "suggested"),
@@ -104,7 +104,7 @@ class _Pages:
             show=query.get("show", "open"),
         )
         limit = _whole(query, "limit") or MOST_CARDS_UNASKED
-        return JSONResponse(self._desk.cards(mode, wanted, after=_whole(query, "after"), limit=limit))
+        return JSONResponse(self._desk.cards(order, wanted, after=_whole(query, "after"), limit=limit))
 
     def card(self, request: Request) -> Response:
         return JSONResponse(self._desk.card(request.path_params["row"]))

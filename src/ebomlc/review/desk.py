@@ -56,15 +56,15 @@ class Desk:
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    def cards(self, mode: str, wanted: Filter, *, after: int | None = None, limit: int = MOST_CARDS) -> Json:
-        """The next rows of a mode.
+    def cards(self, order: str, wanted: Filter, *, after: int | None = None, limit: int = MOST_CARDS) -> Json:
+        """The next rows of an order.
 
         Parameters
         ----------
-        mode : str
-            One of `MODES`.
+        order : str
+            One of `ORDERS`.
         wanted : Filter
-            Which suspects; random rows cannot be chosen from.
+            Which of them; random rows cannot be chosen from.
         after : int, optional
             Only rows that come later in the order than this one.
         limit : int
@@ -77,15 +77,15 @@ class Desk:
         """
         with self._lock:
             self._catch_up()
-            order = self.rows.order(mode)
-            if mode == RANDOM:
+            rows = self.rows.order(order)
+            if order == RANDOM:
                 if wanted != Filter():
                     raise InputError("random rows cannot be chosen from, or they would not be random: drop the filter")
-                passing = ~self._is_drawn[order]
+                passing = ~self._is_drawn[rows]
             else:
-                passing = wanted.passes(self.rows, self._standing)[order]
-            later = passing if after is None else passing & (np.arange(len(order)) > self._rank(order, after))
-            cards = [self._card(row) for row in order[later][: min(limit, MOST_CARDS)].tolist()]
+                passing = wanted.passes(self.rows, self._standing)[rows]
+            later = passing if after is None else passing & (np.arange(len(rows)) > self._rank(rows, after))
+            cards = [self._card(row) for row in rows[later][: min(limit, MOST_CARDS)].tolist()]
             return {"cards": cards, "matching": int(passing.sum()), "counts": self._counts()}
 
     def card(self, row: int) -> Json:

@@ -13,6 +13,9 @@ from ebomlc.labels.decisions import MODES
 from ebomlc.records import NO_LABEL, FloatArray, IntArray, LabelTable
 
 RANDOM, SUSPECT = MODES
+UNSURE = "unsure"
+ORDERS = (SUSPECT, UNSURE, RANDOM)
+"""Orders that rows are shown in. What is decided of unsure rows counts as of suspects: they were chosen, not drawn."""
 OPEN, DECIDED, SKIPPED = range(3)
 """How a row stands."""
 
@@ -22,7 +25,7 @@ SHOWN = {"open": (OPEN,), "decided": (DECIDED,), "skipped": (SKIPPED,), "all": (
 
 @dataclass(frozen=True)
 class Rows:
-    """The label table with classes as numbers, and the two orders that rows are shown in.
+    """The label table with classes as numbers, and the orders that rows are shown in.
 
     Attributes
     ----------
@@ -38,6 +41,8 @@ class Rows:
         Checked before the run; never shown.
     suspects : int64 array
         Rows whose suggestion differs from their label, the most doubtful label first.
+    unsure : int64 array
+        Every row that is not trusted, the least confident suggestion first: their right labels teach the next run most.
     shuffled : int64 array
         Every row that is not trusted, in the stored random order.
     """
@@ -50,16 +55,17 @@ class Rows:
     quality: FloatArray
     is_trusted: npt.NDArray[np.bool_]
     suspects: IntArray
+    unsure: IntArray
     shuffled: IntArray
 
-    def order(self, mode: str) -> IntArray:
-        """Rows of a mode, the next one first."""
-        return self.shuffled if mode == RANDOM else self.suspects
+    def order(self, name: str) -> IntArray:
+        """Rows of one of `ORDERS`, the next one first."""
+        return {SUSPECT: self.suspects, UNSURE: self.unsure, RANDOM: self.shuffled}[name]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which suspects somebody wants to see.
+    """Which suspects, or unsure rows, somebody wants to see.
 
     Attributes
     ----------
@@ -118,7 +124,8 @@ def rows_to_review(labels: LabelTable, class_names: tuple[str, ...], random_orde
     if labels.is_trusted.all():
         raise InputError("every row of the run is trusted, that is, was checked before: nothing is left to review")
     given, suggested = (_numbers(column, class_names) for column in (labels.given_label, labels.suggested_label))
-    doubted = np.flatnonzero(~labels.is_trusted & (given != suggested))
+    unchecked = np.flatnonzero(~labels.is_trusted)
+    doubted = unchecked[given[unchecked] != suggested[unchecked]]
     positions = {row: position for position, row in enumerate(labels.id)}
     # a row without a given label has no quality; it comes last
     worst_first = np.argsort(np.nan_to_num(labels.label_quality[doubted], nan=1.0), kind="stable")
@@ -131,6 +138,7 @@ def rows_to_review(labels: LabelTable, class_names: tuple[str, ...], random_orde
         quality=labels.label_quality,
         is_trusted=labels.is_trusted,
         suspects=doubted[worst_first],
+        unsure=unchecked[np.argsort(labels.suggestion_confidence[unchecked], kind="stable")],
         shuffled=np.array([positions[row] for row in random_order], dtype=np.int64),
     )
 

@@ -17,12 +17,13 @@ const $ = (id) => document.getElementById(id);
 const count = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "short" });
 const percent = (share) => `${Math.round(100 * share)} %`;
+const ORDERS = ["suspect", "unsure", "random"];
 const percentage = (share) => `${100 * share}%`;
 
 const state = {
   classes: [],
   counts: null,
-  mode: "suspect",
+  order: "suspect",
   view: "one",
   filter: { ...NO_FILTER },
   queue: [],
@@ -42,9 +43,9 @@ const isFiltered = () => JSON.stringify(state.filter) !== JSON.stringify(NO_FILT
 const className = (label) => (label === null ? "none" : state.classes[label]);
 
 function query(after) {
-  const wanted = new URLSearchParams({ mode: state.mode });
+  const wanted = new URLSearchParams({ order: state.order });
   if (after !== undefined) wanted.set("after", after);
-  if (state.mode === "suspect") {
+  if (state.order !== "random") {
     const { given, suggested, low, high, show: standing } = state.filter;
     if (given !== null) wanted.set("given", given);
     if (suggested !== null) wanted.set("suggested", suggested);
@@ -105,7 +106,7 @@ function decide(card, action, label) {
   if (action === "accept" && card.given === card.suggested) action = "keep";
   if (action === "accept") label = card.suggested;
   if (action === "keep") label = card.given;
-  const { mode } = state;
+  const mode = state.order === "random" ? "random" : "suspect";
   const skipped = action === "skip";
   card.pending = true;
   card.decision = { action, label: skipped ? null : label, at: new Date().toISOString(), reviewer: state.reviewer };
@@ -185,7 +186,7 @@ function advance(card) {
 }
 
 function move(step) {
-  const isUnanswered = step > 0 && state.mode === "random" && current() && !current().decision;
+  const isUnanswered = step > 0 && state.order === "random" && current() && !current().decision;
   if (isUnanswered) {
     say("Random rows come in their order: decide, or skip");
     return;
@@ -225,15 +226,15 @@ function moveOnGrid(key) {
   tiles[at + step]?.focus();
 }
 
-function chooseMode(mode) {
-  if (mode === state.mode) return;
-  state.mode = mode;
-  if (mode === "random") state.view = "one";
+function chooseOrder(order) {
+  if (order === state.order) return;
+  state.order = order;
+  if (order === "random") state.view = "one";
   load();
 }
 
 function chooseView(view) {
-  if (view === state.view || (view === "grid" && state.mode === "random")) return;
+  if (view === state.view || (view === "grid" && state.order === "random")) return;
   if (view === "one") state.at = openFrom(keyed());
   state.view = view;
   remember();
@@ -244,8 +245,8 @@ function chooseView(view) {
 
 function draw() {
   const card = current();
-  const isRandom = state.mode === "random";
-  for (const mode of ["suspect", "random"]) $(`mode-${mode}`).ariaPressed = String(state.mode === mode);
+  const isRandom = state.order === "random";
+  for (const order of ORDERS) $(`order-${order}`).ariaPressed = String(state.order === order);
   for (const view of ["one", "grid"]) $(`view-${view}`).ariaPressed = String(state.view === view);
   $("view-grid").disabled = isRandom;
   $("view-grid").title = isRandom ? "Random rows come one by one" : "";
@@ -264,9 +265,17 @@ function draw() {
 function drawCounts() {
   const { counts } = state;
   if (!counts) return;
-  const isRandom = state.mode === "random";
-  const [seen, all] = isRandom ? [counts.drawn, counts.rows] : [counts.suspects - counts.suspects_left, counts.suspects];
-  const what = isRandom ? `random rows seen, of ${count.format(all)} rows` : `of ${count.format(all)} suspects seen`;
+  const { order } = state;
+  const [seen, all] = {
+    suspect: [counts.suspects - counts.suspects_left, counts.suspects],
+    unsure: [counts.decided + counts.skipped, counts.rows],
+    random: [counts.drawn, counts.rows],
+  }[order];
+  const what = {
+    suspect: `of ${count.format(all)} suspects seen`,
+    unsure: `of ${count.format(all)} rows seen`,
+    random: `random rows seen, of ${count.format(all)} rows`,
+  }[order];
   const skipped = counts.skipped ? ` · ${count.format(counts.skipped)} skipped` : "";
   $("progress").max = Math.max(all, 1);
   $("progress").value = seen;
@@ -278,7 +287,7 @@ function drawOne(card) {
   show($("sample"), card.row, ALONE);
   for (const next of state.queue.slice(state.at + 1, state.at + 1 + AHEAD)) sampleOf(next.row, ALONE).catch(() => {});
   $("row-id").textContent = card.id;
-  $("where").textContent = state.mode === "random" ? "random row" : "";
+  $("where").textContent = state.order === "random" ? "random row" : "";
   $("given").textContent = className(card.given);
   $("given-share").style.width = percentage(card.quality ?? 0);
   $("given-likely").textContent = card.quality === null ? "came without" : `${percent(card.quality)} likely right`;
@@ -365,17 +374,19 @@ function drawTile(card) {
 }
 
 function drawDone() {
-  const { counts, mode } = state;
+  const { counts, order } = state;
   const isPassed = state.matching > 0 && state.queue.some((card) => !card.decision);
   const options = isPassed
     ? ["That was the last one", "Some rows were passed without a decision.", "Begin again", load]
-    : mode === "random"
-      ? ["Every row has been seen", "There is no further random row.", "Most suspect", () => chooseMode("suspect")]
+    : order === "random"
+      ? ["Every row has been seen", "There is no further random row.", "Most suspect", () => chooseOrder("suspect")]
       : isFiltered()
         ? ["No row passes the filter", "Other rows are left to look at.", "Show all", clearFilter]
-        : counts.suspects
-          ? ["All suspects are seen", "ebomlc export takes your decisions with it. Random rows tell how many labels are wrong.", "Random rows", () => chooseMode("random")]
-          : ["No label is suspected", "The run suggests no other label for any row. Random rows tell how many labels are wrong.", "Random rows", () => chooseMode("random")];
+        : order === "suspect" && counts.suspects
+          ? ["All suspects are seen", "ebomlc export takes your decisions with it. Random rows tell how many labels are wrong.", "Random rows", () => chooseOrder("random")]
+          : order === "unsure"
+            ? ["Every row has been seen", "ebomlc export takes your decisions with it.", "Most suspect", () => chooseOrder("suspect")]
+            : ["No label is suspected", "The run suggests no other label for any row. Random rows tell how many labels are wrong.", "Random rows", () => chooseOrder("random")];
   [$("done-title").textContent, $("done-text").textContent, $("done-action").textContent] = options;
   $("done-action").onclick = options[3];
 }
@@ -411,15 +422,15 @@ async function guarded(question) {
 
 /** The choice of rows survives a reload of the page. */
 function remember() {
-  const kept = new URLSearchParams({ mode: state.mode, view: state.view });
+  const kept = new URLSearchParams({ order: state.order, view: state.view });
   for (const [name, value] of Object.entries(state.filter)) if (value !== NO_FILTER[name]) kept.set(name, value);
   history.replaceState(null, "", `#${kept}`);
 }
 
 function recall() {
   const kept = new URLSearchParams(location.hash.slice(1));
-  if (kept.get("mode") === "random") state.mode = "random";
-  if (kept.get("view") === "grid" && state.mode === "suspect") state.view = "grid";
+  if (ORDERS.includes(kept.get("order"))) state.order = kept.get("order");
+  if (kept.get("view") === "grid" && state.order !== "random") state.view = "grid";
   for (const name of ["given", "suggested", "low", "high"]) {
     const value = Number(kept.get(name) ?? NaN);
     if (Number.isInteger(value)) state.filter[name] = value;
@@ -475,7 +486,7 @@ function searchKey(event) {
 }
 
 function openFilter() {
-  if (state.mode === "random") return;
+  if (state.order === "random") return;
   for (const name of ["given", "suggested"]) {
     const options = state.classes.map((text, label) => element("option", { value: String(label), textContent: text }));
     $(`filter-${name}`).replaceChildren(element("option", { value: "", textContent: "any" }), ...options);
@@ -536,7 +547,8 @@ const KEYS = {
   o: () => chooseClass(keyed()),
   u: undo,
   g: () => chooseView(state.view === "one" ? "grid" : "one"),
-  r: () => chooseMode(state.mode === "random" ? "suspect" : "random"),
+  l: () => chooseOrder(state.order === "unsure" ? "suspect" : "unsure"),
+  r: () => chooseOrder(state.order === "random" ? "suspect" : "random"),
   f: openFilter,
   h: openHistory,
   n: () => state.view === "grid" && move(PER_GRID),
@@ -578,7 +590,7 @@ function listen() {
   onClick("previous", () => move(-1));
   onClick("next", () => move(1));
   onClick("more", () => move(PER_GRID));
-  for (const mode of ["suspect", "random"]) onClick(`mode-${mode}`, () => chooseMode(mode));
+  for (const order of ORDERS) onClick(`order-${order}`, () => chooseOrder(order));
   for (const view of ["one", "grid"]) onClick(`view-${view}`, () => chooseView(view));
   onClick("open-filter", openFilter);
   onClick("open-history", openHistory);
