@@ -17,6 +17,8 @@ NETS = {
 
 def along_a_tangent(net, shape, held=()):
     """Derivative in forward mode, with the weights named in `held` not moving, and a central difference."""
+    for p in net.parameters():
+        p.data += 0.5 * torch.randn_like(p)  # a fresh batch norm multiplies by 1 and adds 0
     inputs = torch.randn(6, *shape, dtype=torch.float64)
     weights = {name: p.detach() for name, p in net.double().named_parameters() if name not in held}
     tangent = {name: torch.randn_like(p) for name, p in weights.items()}

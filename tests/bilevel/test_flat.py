@@ -124,7 +124,10 @@ def test_frozen_parameters_stay_outside_and_shared_ones_count_once():
 def test_what_cannot_be_flattened_is_refused():
     with pytest.raises(ValueError, match="no trainable parameters"):
         FlatParameters(nn.Linear(2, 2).requires_grad_(False))
-    with pytest.raises(ValueError, match=r"'0.weight' is torch.float32 on cpu|'0.bias' is torch.float32 on cpu"):
+    both = (
+        r"one dtype and device; '0\.bias' is torch\.float32 on cpu, '1\.bias' is torch\.float64 on cpu: call module\.to"
+    )
+    with pytest.raises(ValueError, match=both):
         FlatParameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()))
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     tied[1].weight = nn.Parameter(tied[0].weight.data)
@@ -149,6 +152,17 @@ def test_check_names_a_parameter_that_left_the_vector(change):
     flat.check()
     change(net)
     with pytest.raises(RuntimeError, match=r"'(0|6)\.weight' no longer lies .* build FlatParameters again"):
+        flat.check()
+
+
+def test_a_parameter_of_one_number_is_watched_and_an_empty_one_is_anywhere():
+    net = nn.ParameterDict({"empty": torch.zeros(0), "one": torch.ones(1), "none": torch.zeros(2, 0)})
+    flat = FlatParameters(net)
+    assert flat.vector.tolist() == [1]
+    net["empty"].data = torch.zeros(0)
+    flat.check()
+    net["one"].data = torch.ones(1)
+    with pytest.raises(RuntimeError, match=r"'one' no longer lies in the flat vector \(1 in all\)"):
         flat.check()
 
 

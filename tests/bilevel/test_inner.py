@@ -138,17 +138,37 @@ def test_adamw_sensitivity_equals_autograd_with_a_constant_second_moment(optimiz
     ("make", "message"),
     [
         (lambda: SGD(momentum=1.0), "momentum must be in [0, 1), got 1.0"),
+        (lambda: SGD(momentum=-0.1), "momentum must be in [0, 1), got -0.1"),
         (lambda: SGD(dampening=-0.1), "dampening must be in [0, 1], got -0.1"),
+        (lambda: SGD(dampening=1.5), "dampening must be in [0, 1], got 1.5"),
         (lambda: SGD(weight_decay=-1), "weight_decay must be at least 0, got -1"),
         (lambda: SGD(weight_decay=float("nan")), "weight_decay must be at least 0, got nan"),
-        (lambda: SGD(momentum=0, nesterov=True), "nesterov needs"),
-        (lambda: SGD(dampening=0.1, nesterov=True), "nesterov needs"),
+        (lambda: SGD(weight_decay=float("inf")), "weight_decay must be at least 0, got inf"),
+        (lambda: SGD(momentum=0, nesterov=True), "nesterov needs a momentum above 0 and a dampening of 0"),
+        (lambda: SGD(dampening=0.1, nesterov=True), "nesterov needs a momentum above 0 and a dampening of 0"),
         (lambda: AdamW(beta1=1), "beta1 must be in [0, 1), got 1"),
+        (lambda: AdamW(beta1=-0.5), "beta1 must be in [0, 1), got -0.5"),
+        (lambda: AdamW(beta2=1), "beta2 must be in [0, 1), got 1"),
         (lambda: AdamW(beta2=-0.5), "beta2 must be in [0, 1), got -0.5"),
         (lambda: AdamW(eps=0), "eps must be above 0, got 0"),
+        (lambda: AdamW(eps=float("inf")), "eps must be above 0, got inf"),
+        (lambda: AdamW(weight_decay=-0.5), "weight_decay must be at least 0, got -0.5"),
         (lambda: AdamW(weight_decay=float("inf")), "weight_decay must be at least 0, got inf"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(momentum=0, dampening=0, weight_decay=0),
+        lambda: SGD(momentum=0.999, dampening=1, weight_decay=1e6),
+        lambda: AdamW(beta1=0, beta2=0, eps=1e-30, weight_decay=0),
+        lambda: AdamW(beta1=0.999, beta2=0.9999, eps=1e6, weight_decay=1e6),
+    ],
+)
+def test_settings_at_the_edge_of_their_range_are_taken(make):
+    assert make() == make()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,17 @@ class DropPath(nn.Module):
 class StochasticDrop(nn.Module):
     def forward(self, x):
         return x * torch.randint(2, (len(x), 1, 1))
+
+
+class StochasticDepth(nn.Module):
+    """As torchvision's: no "drop" in its name."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return x * (torch.rand(len(x), 1, 1) > self.p)
 
 
 def buffers(net):
@@ -84,7 +97,7 @@ def test_statistics_are_tracked_again_after_an_exception_and_after_nesting():
     with frozen_statistics(net):
         with frozen_statistics(net):
             pass
-        assert not net[0].track_running_stats
+        assert net[0].track_running_stats is False
     assert [layer.track_running_stats for layer in net] == [True, False]
 
 
@@ -113,6 +126,7 @@ ACTIVE = {
     "recurrent": nn.GRU(4, 4, num_layers=2, dropout=0.5),
     "foreign": DropPath(0.5),
     "foreign without a known probability": StochasticDrop(),
+    "stochastic depth": StochasticDepth(0.5),
     "rrelu": nn.RReLU(),
 }
 
@@ -158,6 +172,27 @@ def test_without_active_dropout_nothing_is_remembered_or_rewound(layer, monkeypa
         first = torch.rand(3)
     with replay.again():
         assert not torch.equal(first, torch.rand(3))
+
+
+class OnTwoGpus(nn.Dropout):
+    def parameters(self, recurse=True):
+        return iter([SimpleNamespace(device=torch.device("cuda", 0)), torch.zeros(1)])
+
+    def buffers(self, recurse=True):
+        return iter([SimpleNamespace(device=torch.device("cuda", 1))])
+
+
+def test_the_generators_of_a_modules_gpus_are_rewound_and_no_others(monkeypatch):
+    """No GPU is needed to see whose generator is asked for and set: a table stands for them."""
+    numbers = {torch.device("cuda", n): torch.tensor(n) for n in range(3)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: numbers[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: numbers.update({device: state}))
+    replay = RandomReplay(OnTwoGpus(0.5))
+    numbers.update({device: number + 10 for device, number in numbers.items()})
+    with replay.again():
+        assert [int(number) for number in numbers.values()] == [0, 1, 12]
+        numbers.update({device: number + 5 for device, number in numbers.items()})
+    assert [int(number) for number in numbers.values()] == [10, 11, 17]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

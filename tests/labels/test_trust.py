@@ -223,6 +223,11 @@ def test_known_widths():
     assert expected_half_width(300, 0.2) == pytest.approx(0.0468, abs=5e-4)
     assert expected_half_width(40, 0.5, finite=40) == 0
     assert expected_half_width(1, 0.5, finite=1) == 0
+    # among 101 rows of which 36 are checked, the errors of an endless set shrink by sqrt((101 - 36) / (101 - 1))
+    assert expected_half_width(36, 0.5, finite=101) == pytest.approx(expected_half_width(36, 0.5) * math.sqrt(0.65))
+    # where every label is wrong, the upper limit is 1 and the lower one (1 - confidence) / 2 to the power of 1 / n
+    assert expected_half_width(30, 1.0) == pytest.approx((1 - 0.025 ** (1 / 30)) / 2)
+    assert expected_half_width(30, 0.0, confidence=0.8) == pytest.approx((1 - 0.1 ** (1 / 30)) / 2)
 
 
 @pytest.mark.parametrize("finite", [None, 2000])
@@ -232,6 +237,13 @@ def test_the_fewest_rows_that_are_enough(half_width, rate, finite):
     n = rows_needed(half_width, rate, finite)
     assert expected_half_width(n, rate, finite) <= half_width
     assert n == 1 or expected_half_width(n - 1, rate, finite) > half_width
+
+
+def test_more_confidence_needs_more_rows():
+    """With every label wrong, n rows give +- (1 - tail ** (1 / n)) / 2."""
+    for confidence in (0.5, 0.99):
+        n = math.log((1 - confidence) / 2) / math.log(1 - 2 * 0.1)
+        assert rows_needed(0.1, 1.0, confidence=confidence) == math.ceil(n)
 
 
 def test_more_rows_than_there_are_are_never_needed():
@@ -286,6 +298,13 @@ def test_each_entry_of_the_transition_matrix_has_its_own_interval():
             expected = rate_interval(count, 10)
             assert tuple(found.interval[k, j]) == pytest.approx((expected.low, expected.high))
     assert found.interval[2].tolist() == [[0, 1]] * 3
+
+
+def test_a_single_pair_of_a_class_is_an_estimate_with_a_wide_interval():
+    """By hand: of one row, the limits of 1 in 1 are tail and 1, those of 0 in 1 are 0 and 1 - tail."""
+    found = transition_interval(np.array([[1, 0], [0, 1]]), confidence=0.9)
+    assert found.estimate.tolist() == [[1, 0], [0, 1]]
+    np.testing.assert_allclose(found.interval, [[[0.05, 1], [0, 0.95]], [[0, 0.95], [0.05, 1]]])
 
 
 # --- what it needs ----------------------------------------------------------------------------------------------------
@@ -371,7 +390,7 @@ def test_a_draw_by_class_is_weighted_back():
         weights[0] = np.nan  # one row whose weight got lost does not turn the others into a simple draw
         found = estimate_noise(given, seen(right, rows), provenance, weights, np.array([*sizes.values()]))
         assert found is not None
-        assert found.is_stratified
+        assert (found.n, found.is_random, found.is_stratified) == (len(rows) - (0 in rows), True, True)
         rows = rows[rows != 0]
         assert found.interval == weighted_rate_interval(given[rows] != right[rows], weights[rows], given[rows], sizes)
         truth = (given != right).mean()
