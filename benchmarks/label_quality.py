@@ -27,7 +27,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from ebomlc.bench.tables import markdown_table
 from ebomlc.config import DataConfig, RunConfig
 from ebomlc.data.frozen import BackboneEncoder
 from ebomlc.data.inputs import Inputs
@@ -318,29 +319,35 @@ def _is_absent(name: str, cifar: Path | None) -> bool:
     return False
 
 
-def show_table() -> None:
-    """Means over the draws of the newest commit of each set."""
+def tables() -> Iterator[str]:
+    """Means over the draws of the newest commit of each set, and whether what runs say of themselves is true."""
     rows = pd.read_csv(ROWS)
     for data, mine in rows.groupby("data", sort=False):
         mine = mine[mine["commit"] == mine["commit"].iloc[-1]]
         ours = mine[mine["who"] == "ebomlc"]
-        print(f"\n{data}, {len(ours)} draws, commit {mine['commit'].iloc[-1][:10]}")
-        print(mine.groupby("who", sort=False)[list(FIGURES)].mean().round(3).to_string())
-        print(_say_honesty(ours))
+        yield f"### {data}"
+        means = mine.groupby("who", sort=False)[list(FIGURES)].mean().map("{:.3f}".format)
+        yield markdown_table(means.rename_axis(None).rename_axis("who", axis=1).reset_index(names="who"))
+        yield from _honesty_of(ours)
+        yield f"{len(ours)} draws, commit {ours['commit'].iloc[-1][:10]}, torch {ours['torch'].iloc[-1]}."
 
 
-def _say_honesty(ours: pd.DataFrame) -> str:
+def _honesty_of(ours: pd.DataFrame) -> Iterator[str]:
     def covers(name: str) -> str:
         inside = (ours[f"{name}_low"] <= ours["noise"]) & (ours["noise"] <= ours[f"{name}_high"])
-        return f"{inside.sum()}/{len(ours)} covered, width {(ours[f'{name}_high'] - ours[f'{name}_low']).mean():.3f}"
+        return f"{inside.sum()} of {len(ours)}, width {(ours[f'{name}_high'] - ours[f'{name}_low']).mean():.3f}"
 
     with_cut = ours.dropna(subset="cut_low")
     kept = (with_cut["cut_precision"] >= 0.9).sum()
-    return (
-        f"noise rate: assisted {covers('assisted')}; pairs alone {covers('pairs')}; pairs alone, of this set "
-        f"{covers('finite')}\ncalibration error {ours['error_before'].mean():.3f} -> {ours['error_after'].mean():.3f}, "
-        f"of label_quality {ours['quality_error_after'].mean():.3f}; AUROC {ours['auroc_before'].mean():.3f} -> "
-        f"{ours['auroc_after'].mean():.3f}\na cut in {len(with_cut)} draws, {kept} of them at 90 % or more indeed"
+    mean = {name: f"{ours[name].mean():.3f}" for name in HONESTY if "error_" in name or "auroc_" in name}
+    yield (
+        f"The 95 % interval of the noise rate covers the truth in {covers('assisted')}; that of the checked pairs "
+        f"alone in {covers('pairs')}, or, told that the set is finite, {covers('finite')}."
+    )
+    yield (
+        f"Calibration error {mean['error_before']} before and {mean['error_after']} after calibration, of "
+        f"`label_quality` {mean['quality_error_after']}; AUROC {mean['auroc_before']} and {mean['auroc_after']}. "
+        f"A cut at 90 % precision in {len(with_cut)} draws, {kept} of them at 90 % or more indeed."
     )
 
 
@@ -355,7 +362,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not options.table:
         run_missing(options.data, options.draws, options.cifar)
-    show_table()
+    print(*tables(), sep="\n\n")
 
 
 if __name__ == "__main__":
