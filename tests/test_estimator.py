@@ -446,6 +446,20 @@ def test_the_seed_decides_and_nothing_else_is_touched():
     assert (probabilities(None) != probabilities(None)).any()
 
 
+def test_deterministic_holds_while_it_trains_and_no_longer(monkeypatch):
+    whole, modes = engine.learning_rate, []
+    monkeypatch.setattr(
+        engine, "learning_rate", lambda *args: modes.append(torch.get_deterministic_debug_mode()) or whole(*args)
+    )
+    X, y, _, checked = wine()
+    plain, repeatable = (small(deterministic=wanted).fit(X, y, y_trusted=checked) for wanted in (False, True))
+    assert set(modes[: len(modes) // 2]) == {0}
+    assert set(modes[len(modes) // 2 :]) == {2}
+    assert torch.get_deterministic_debug_mode() == 0
+    assert repeatable.config_.training.deterministic
+    np.testing.assert_array_equal(plain.predict_proba(X), repeatable.predict_proba(X))
+
+
 def test_threads_do_not_disturb_one_another():
     X, y, _, checked = wine()
     expected = small().fit(X, y, y_trusted=checked).predict_proba(X)

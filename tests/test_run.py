@@ -22,6 +22,7 @@ from ebomlc.data.official import OfficialSet
 from ebomlc.data.preprocessing import load_preprocessing
 from ebomlc.errors import DataWarning, InputError
 from ebomlc.methods import METHODS
+from ebomlc.training import engine
 
 SUMMARY_KEYS = {
     "method", "model", "seed", "commit", "versions", "n_noisy", "n_trusted", "n_heldout", "n_classes",
@@ -245,6 +246,28 @@ def test_divergence_is_reported_and_the_last_good_epoch_kept(tmp_path, monkeypat
     assert run.failure == "the training diverged"
     assert run.summary["chosen_epoch"] == run.summary["epochs"] == 2
     assert np.isfinite(run.labels.suggestion_confidence).all()
+
+
+@pytest.mark.parametrize("method", ["ebomlc", "glc"])
+def test_deterministic_holds_while_it_trains_and_changes_nothing_on_a_processor(method, tmp_path, monkeypatch):
+    whole, modes = engine.learning_rate, []
+
+    def asked(*args):
+        modes.append(torch.get_deterministic_debug_mode())
+        return whole(*args)
+
+    monkeypatch.setattr(engine, "learning_rate", asked)
+    quick = {**NOISY_DIGITS, "n_noisy": 300, "method": method, "epochs": 2, "folds": 0, "device": "cpu"}
+    plain = fit("digits", **quick, out=tmp_path / "plain")
+    assert set(modes) == {0}
+    modes.clear()
+    repeatable = fit("digits", **quick, deterministic=True, out=tmp_path / "repeatable")
+    assert set(modes) == {2}
+    assert torch.get_deterministic_debug_mode() == 0
+    for name in ("main.safetensors", "method.safetensors", "labels.parquet"):
+        assert (plain.folder / name).read_bytes() == (repeatable.folder / name).read_bytes()
+    written = [tomllib.loads((run.folder / "config.toml").read_text())["training"] for run in (plain, repeatable)]
+    assert [table.get("deterministic") for table in written] == [None, True]
 
 
 def test_a_run_is_not_overwritten_unless_asked(run):

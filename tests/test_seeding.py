@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ebomlc.seeding import child_seed, numpy_generator, seed_global, torch_generator
+from ebomlc.errors import InputError
+from ebomlc.seeding import CUBLAS, child_seed, numpy_generator, only_repeatable, seed_global, torch_generator
 
 
 def test_a_child_seed_is_the_same_on_every_machine():
@@ -58,3 +59,37 @@ def test_named_generators_leave_the_global_one_alone():
     before = torch.get_rng_state()
     torch.rand(3, generator=torch_generator(0, "noise"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def switches():
+    return torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark, os.environ.get(CUBLAS)
+
+
+@pytest.mark.parametrize(("before", "inside"), [(None, ":4096:8"), (":16:8", ":16:8"), (":0:0", ":4096:8")])
+def test_only_repeatable_is_put_back(before, inside, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.delenv(CUBLAS, raising=False)
+    if before is not None:
+        monkeypatch.setenv(CUBLAS, before)
+    outside = switches()
+    for unwanted in (None, False):
+        with only_repeatable(unwanted):
+            assert switches() == outside
+    with only_repeatable(True):
+        assert switches() == (2, False, inside)
+    assert switches() == outside
+    with pytest.raises(KeyboardInterrupt), only_repeatable(True):
+        raise KeyboardInterrupt
+    assert switches() == outside
+
+
+def test_an_operation_that_does_not_repeat_itself_is_named():
+    said = r"--deterministic: torch has no form of put_ that repeats .*--device cpu"
+    with pytest.raises(InputError, match=said), only_repeatable(True):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    assert torch.get_deterministic_debug_mode() == 0
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="must match the size"), only_repeatable(True):
+        torch.ones(2) + torch.ones(3)

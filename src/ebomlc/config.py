@@ -214,6 +214,8 @@ class TrainingConfig:
         ``auto`` takes a GPU where there is one.
     precision : {"auto", "float32", "bfloat16"}
         ``auto`` takes bfloat16 for convolutional models where the processor has it and the gap's direction survives.
+    deterministic : bool, optional
+        On a GPU, take only operations that repeat their own bits; a processor does so anyway.
     augment : bool, optional
         Random crop and flip; by default on for colour images.
     balance : bool, optional
@@ -244,6 +246,7 @@ class TrainingConfig:
     joint_forward: bool = False
     device: str = "auto"
     precision: str = "auto"
+    deterministic: bool | None = None
     augment: bool | None = None
     balance: bool | None = None
     checkpoint_minutes: float | None = None

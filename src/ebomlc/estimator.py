@@ -43,6 +43,7 @@ from ebomlc.prediction import Classifier, restore_method
 from ebomlc.preparation import Given, Job, prepare
 from ebomlc.records import NO_LABEL, LabelTable
 from ebomlc.run_folder import ENCODER, LABELS, MAIN, METHOD
+from ebomlc.seeding import only_repeatable
 from ebomlc.training import engine
 from ebomlc.training.device import choose_device, suitable_threads
 from ebomlc.training.states import load_state, save_state
@@ -92,6 +93,8 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         Count every class alike.
     device : {"auto", "cpu", "cuda"}
         Where to compute.
+    deterministic : bool
+        On a GPU, take only operations that repeat their own bits.
     precision : float in [0.5, 1)
         Share of the labels called wrong in `labels_` that shall be wrong indeed.
     folds : int, optional
@@ -132,6 +135,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         epochs: int | None = None,
         balance: bool | None = None,
         device: str = "auto",
+        deterministic: bool = False,
         precision: float = 0.9,
         folds: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
@@ -144,6 +148,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         self.epochs = epochs
         self.balance = balance
         self.device = device
+        self.deterministic = deterministic
         self.precision = precision
         self.folds = folds
         self.random_state = random_state
@@ -196,7 +201,7 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
         config = self._make_config(sources, has_trusted=labels.any_trusted)
         if not labels.any_trusted:
             warnings.warn(_untrusted(self.method), DataWarning, stacklevel=2)
-        with _ONE_AT_A_TIME, torch.random.fork_rng():
+        with _ONE_AT_A_TIME, torch.random.fork_rng(), only_repeatable(self.deterministic):
             job = prepare(config, Given(sources, self._module), None)
             with suitable_threads(job.method.model):
                 _train(job)
@@ -232,7 +237,12 @@ class LabelCorrector(ClassifierMixin, BaseEstimator):
             "encoder": {"name": self.encoder},
             "model": {"name": self.model if self._module is None else "auto", "head": self.head},
             "method": {"name": self.method, "settings": settings} if has_trusted else {"name": "ce"},
-            "training": {"epochs": self.epochs, "balance": self.balance, "device": self.device},
+            "training": {
+                "epochs": self.epochs,
+                "balance": self.balance,
+                "device": self.device,
+                "deterministic": self.deterministic,
+            },
             "trust": {"precision": self.precision, "folds": self.folds},
             "seed": seed,
         }

@@ -53,6 +53,7 @@ from ebomlc.run_folder import (
     new_run,
     write_checksums,
 )
+from ebomlc.seeding import only_repeatable
 from ebomlc.training import engine
 from ebomlc.training.checkpoint import FileCheckpoints
 from ebomlc.training.device import suitable_threads
@@ -119,6 +120,7 @@ def fit(
     folds: int | None = None,
     epochs: int | None = None,
     device: str | None = None,
+    deterministic: bool | None = None,
     on_failure: str | None = None,
     seed: int | None = None,
     data_dir: str | Path | None = None,
@@ -191,6 +193,8 @@ def fit(
         Passes over the noisy set; seed of everything drawn.
     device : str, optional
         ``auto``, ``cpu`` or ``cuda``.
+    deterministic : bool, optional
+        On a GPU, take only operations that repeat their own bits.
     on_failure : {"stop", "keep"}, optional
         Whether a training that diverged, or shows signs of having gone wrong, counts as failed (`Run.failure`).
     data_dir, cache_dir : str or Path, optional
@@ -246,7 +250,13 @@ def fit(
         "encoder": {"name": encoder},
         "method": {"name": method, "settings": settings},
         "model": {"name": model if isinstance(model, str) else None, "head": head},
-        "training": {"epochs": epochs, "device": device, "balance": balance, "on_failure": on_failure},
+        "training": {
+            "epochs": epochs,
+            "device": device,
+            "deterministic": deterministic,
+            "balance": balance,
+            "on_failure": on_failure,
+        },
         "trust": {"precision": precision, "folds": folds},
         "seed": seed,
     }
@@ -283,7 +293,12 @@ def run(
 ) -> Run:
     """Do the whole job of a configuration; see `fit`. Processes that ``torchrun`` started do it together."""
     started = time.monotonic()
-    with join() as ranks, torch.random.fork_rng(), _speaking_once(ranks):
+    with (
+        join() as ranks,
+        torch.random.fork_rng(),
+        _speaking_once(ranks),
+        only_repeatable(config.training.deterministic),
+    ):
         heard = say if ranks.rank == 0 or say is None else _say_nothing
         flags = {"--out": str(out), "--overwrite": overwrite, "--resume": resume, "a function say": say is not None}
         check_equal(ranks, {**flatten(config), **flags})

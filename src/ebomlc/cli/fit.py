@@ -130,6 +130,10 @@ def fit(
     folds: Annotated[int | None, typer.Option(help=FOLDS_HELP)] = None,
     epochs: Annotated[int | None, typer.Option(help=EPOCHS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option("--deterministic", help="On a GPU, repeat a run bit for bit; a processor does so anyway."),
+    ] = None,
     on_failure: Annotated[str | None, typer.Option(help=FAILURE_HELP)] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, noise, weights and order. Default: 0.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of cifar10 and cifar100.")] = None,
@@ -196,6 +200,7 @@ def fit(
             folds=folds,
             epochs=epochs,
             device=device,
+            deterministic=deterministic,
             on_failure=on_failure,
             seed=seed,
             data_dir=data_dir,
