@@ -95,9 +95,10 @@ def test_counts_that_cannot_be_are_refused(wrong, n, finite):
         rate_interval(wrong, n, finite=finite)
 
 
-def test_a_confidence_is_a_share():
-    with pytest.raises(ValueError, match="confidence is 95"):
-        rate_interval(1, 3, confidence=95)
+@pytest.mark.parametrize("confidence", [-0.5, 0, 1, 1.5, 95])
+def test_a_confidence_is_a_share(confidence):
+    with pytest.raises(ValueError, match=f"confidence is {confidence}; it must lie between 0 and 1"):
+        rate_interval(1, 3, confidence=confidence)
 
 
 # --- a stratified sample ----------------------------------------------------------------------------------------------
