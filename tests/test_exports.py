@@ -195,3 +195,58 @@ def test_a_decision_file_that_is_damaged_stops_the_export(photos, tmp_path):
     with pytest.raises(InputError, match="something else than decisions"):
         export(run, "csv", tmp_path / "labels.csv")
     assert not (tmp_path / "labels.csv").exists()
+
+
+# --- images outside of the folder of their table ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory):
+    """A run on a table of images, of which one is named by a way up, one by a full path, and one is a link."""
+    folder = tmp_path_factory.mktemp("scattered")
+    (folder / "table").mkdir()
+    digits = load_digits()
+    kept = [k for name in (0, 1) for k in np.flatnonzero(digits.target == name)[:12]]
+    for row, k in enumerate(kept):
+        place = folder / (f"{row}.png" if row < 3 else f"table/{row}.png")
+        Image.fromarray(np.kron(255 * digits.images[k] / 16, np.ones((2, 2))).astype(np.uint8)).save(place)
+    (folder / "table" / "link.png").symlink_to(folder / "2.png")
+    paths = ["../0.png", str(folder / "1.png"), "link.png", *(f"{row}.png" for row in range(3, 24))]
+    frame = pd.DataFrame({"id": range(24), "file": paths, "label": np.where(digits.target[kept], "one", "zero")})
+    frame.to_csv(folder / "table" / "rows.csv", index=False)
+    frame[3::3].to_csv(folder / "table" / "checked.csv", index=False)
+    sources = {"noisy": folder / "table" / "rows.csv", "trusted": folder / "table" / "checked.csv", "image": "file"}
+    fit(**sources, encoder="pixels", model="mlp", **QUICK, out=folder / "run")
+    return folder / "run"
+
+
+def test_a_table_of_paths_is_fitted_as_it_stands(scattered):
+    assert pd.read_parquet(scattered / "labels.parquet")["predicted_label"].notna().sum() == 24
+
+
+@pytest.mark.parametrize("to", ["imagefolder", "label-studio", "huggingface"])
+def test_images_outside_are_not_handed_on_unasked(scattered, tmp_path, to):
+    with pytest.raises(InputError, match=r"row '0', .*0\.png \(and 2 more of 24 images\).*--images DIR"):
+        export(scattered, to, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_outside_are_handed_on_from_a_folder_that_is_allowed(scattered, tmp_path):
+    export(scattered, "imagefolder", tmp_path / "set", images=[scattered.parent])
+    rows = pd.read_csv(tmp_path / "set" / "files.csv").set_index("id")
+    for row in range(3):
+        assert (tmp_path / "set" / rows.loc[row, "file"]).read_bytes() == (scattered.parent / f"{row}.png").read_bytes()
+
+
+def test_label_studio_is_given_no_path_that_leads_up(scattered, tmp_path):
+    said = export(scattered, "label-studio", tmp_path / "tasks", images=[scattered.parent])
+    assert said.partition("DOCUMENT_ROOT=")[2].splitlines()[0] == str(scattered.parent)
+    tasks = json.loads((tmp_path / "tasks" / "tasks.json").read_text(encoding="utf-8"))
+    shown = {task["data"]["id"]: task["data"]["image"].partition("?d=")[2] for task in tasks}
+    assert [shown[row] for row in ("0", "1", "2", "4")] == ["0.png", "1.png", "table/link.png", "table/4.png"]
+
+
+def test_what_holds_no_image_needs_no_leave(scattered, tmp_path):
+    export(scattered, "cleanlab", tmp_path / "cleanlab")
+    export(scattered, "csv", tmp_path / "labels.csv")
+    assert len(pd.read_csv(tmp_path / "labels.csv")) == 24

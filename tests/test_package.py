@@ -28,6 +28,10 @@ def test_reading_data_needs_no_torch():
     assert "torch" not in loaded_after("import ebomlc.data.splits, ebomlc.data.readers, ebomlc.data.pool")
 
 
+def test_looking_at_a_run_needs_no_torch():
+    assert "torch" not in loaded_after("import ebomlc.findings, ebomlc.exports, ebomlc.review.server")
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_public_name_exists(name):
     package = importlib.import_module(name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ebomlc.data.inputs import Inputs
 from ebomlc.data.originals import find_originals
 from ebomlc.data.output import OUT_SUFFIXES, check_output
 from ebomlc.data.output_folder import new_output_folder
@@ -21,13 +22,14 @@ from ebomlc.labels.export import Contents, decided_table, write_cleanlab, write_
 from ebomlc.labels.export_huggingface import write_huggingface
 from ebomlc.labels.export_images import write_image_folders
 from ebomlc.labels.export_label_studio import local_files_root, write_label_studio
-from ebomlc.prediction import Classifier, load_classifier
 from ebomlc.records import LabelTable
 from ebomlc.reviewed import load_reviewed, read_decided, read_labels
 from ebomlc.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ebomlc.prediction import Classifier
 
 FOLDER = "export"
 """Where exports go in a run folder, unless another place is named."""
@@ -49,6 +51,7 @@ class _Finished:
     class_names: tuple[str, ...]
     frame: pd.DataFrame
     link: bool = False
+    images: Sequence[Path] = ()
 
 
 def export(
@@ -58,6 +61,7 @@ def export(
     *,
     best_guess: bool = False,
     link: bool = False,
+    images: Sequence[str | Path] = (),
     overwrite: bool = False,
 ) -> str:
     """Write what a run found in a form that another tool reads.
@@ -74,6 +78,8 @@ def export(
         The final label of a row that nobody looked at is the suggested one, sure or not.
     link : bool
         Of ``imagefolder``: links instead of copies.
+    images : sequence of str or Path
+        Folders that images which are handed on may lie in, beside that of the set or of its table.
     overwrite : bool
         Replace an earlier export; anything else is never touched.
 
@@ -96,7 +102,7 @@ def export(
     if to in FILES:
         check_output(place, overwrite, suffixes=FILES[to][1])
         return _export_onnx(run, place) if to == "onnx" else _export_table(run, place, best_guess)
-    found = replace(_read(run, best_guess), link=link)
+    found = replace(_read(run, best_guess), link=link, images=[Path(folder) for folder in images])
     description = {"format": to, "run": str(run.resolve()), "ebomlc": __version__, "commit": commit()}
     with new_output_folder(place, overwrite, {**description, "label_sources": _sources(found.frame)}) as folder:
         said = FOLDERS[to](found, folder)
@@ -140,6 +146,7 @@ def _export_table(run: Path, place: Path, best_guess: bool) -> str:
 
 def _export_onnx(run: Path, place: Path) -> str:
     from ebomlc.models.onnx import export_onnx
+    from ebomlc.prediction import load_classifier
 
     classifier = load_classifier(run, device="cpu")
     model, example, inputs = classifier.exportable()
@@ -161,8 +168,8 @@ def _export_label_studio(found: _Finished, folder: Path) -> str:
 
 
 def _export_cleanlab(found: _Finished, folder: Path) -> str:
-    classifier, contents = _read_rows(found)
-    n = write_cleanlab(found.frame, classifier.probabilities(contents.inputs), found.class_names, folder)
+    classifier, inputs = _read_inputs(found)
+    n = write_cleanlab(found.frame, classifier.probabilities(inputs), found.class_names, folder)
     return f"{n:,} rows with a given label as pred_probs.npy and labels.csv"
 
 
@@ -186,13 +193,24 @@ FORMATS = (*FILES, *FOLDERS)
 
 
 def _read_rows(found: _Finished) -> tuple[Classifier, Contents]:
-    """The classifier, and the rows of the label table as they were read for the run.
+    """The classifier, and the rows of the label table with the files of their images.
 
     Raises
     ------
     InputError
-        Where the sources are gone or changed.
+        Where the sources are gone or changed, or an image lies in a folder that nobody allowed.
     """
+    classifier, inputs = _read_inputs(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        originals = find_originals(classifier.config.data, found.labels.id, found.images)
+    return classifier, Contents(inputs, tuple(originals.get(row) for row in found.labels.id))
+
+
+def _read_inputs(found: _Finished) -> tuple[Classifier, Inputs]:
+    """The classifier, and the rows of the label table as they were read for the run."""
+    from ebomlc.prediction import load_classifier  # torch takes seconds, and tables of labels need none
+
     classifier = load_classifier(found.run, device="cpu")
     data = classifier.config.data
     if classifier.like.kind == "images":
@@ -200,7 +218,6 @@ def _read_rows(found: _Finished) -> tuple[Classifier, Contents]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # they were given when the run was made
         pool = load_pool(data, classifier.config.seed, objects=load_reviewed(data.add_reviewed))
-        originals = find_originals(data)
     position = {row: k for k, row in enumerate(pool.ids)}
     gone = [row for row in found.labels.id if row not in position]
     if gone:
@@ -208,5 +225,4 @@ def _read_rows(found: _Finished) -> tuple[Classifier, Contents]:
             f"{len(gone)} of {len(found.labels)} rows of {found.run} are not in {data.noisy} any more "
             f"({listed(gone)}): put them back, or take --to csv, which needs no rows"
         )
-    inputs = pool.inputs.take(np.array([position[row] for row in found.labels.id], dtype=np.int64))
-    return classifier, Contents(inputs, tuple(originals.get(row) for row in found.labels.id))
+    return classifier, pool.inputs.take(np.array([position[row] for row in found.labels.id], dtype=np.int64))

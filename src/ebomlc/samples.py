@@ -21,6 +21,7 @@ from ebomlc.data.image_files import resolve_image_paths
 from ebomlc.data.images import load_picture
 from ebomlc.data.inputs import Inputs, Role
 from ebomlc.data.memory import frame_from_huggingface
+from ebomlc.data.originals import image_roots
 from ebomlc.data.pool import Pool
 from ebomlc.data.preprocessing import DETAILS
 from ebomlc.data.readers import is_built_in, read_built_in
@@ -266,7 +267,7 @@ class _InTable:
             return _from_cells(self._cells(row, self.roles), self.roles)
         path = resolve_image_paths(table.frame[image].iloc[[row]], Path(table.name), skip_missing=True)[0]
         fields = _fields(self._cells(row, ()).drop(image))
-        return _show_file(path, (*self._own_roots, *self.roots), side, fields)
+        return _show_file(path, (*image_roots(self.name, self.config), *self.roots), side, fields)
 
     @cached_property
     def _opened(self) -> tuple[Table, str | None]:
@@ -291,12 +292,6 @@ class _InTable:
     @property
     def _cache(self) -> Path:
         return cache_folder(Path(self.config.cache_dir) if self.config.cache_dir else None)
-
-    @property
-    def _own_roots(self) -> tuple[Path, ...]:
-        """Where images may lie: below the folder of the table, or where those that a dataset holds were put."""
-        own = Path(self.name).resolve()
-        return (self._cache.resolve() / "images", own) if self.is_dataset else (own.parent,)
 
     def _cells(self, row: int, first: Sequence[str] | Mapping[str, Role]) -> pd.Series:
         """A row of the table: the inputs, then what else stands there but labels and ids."""

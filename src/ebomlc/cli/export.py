@@ -27,6 +27,10 @@ def export(
         bool, typer.Option("--best-guess", help="Take the suggested label of rows that nobody looked at, sure or not.")
     ] = False,
     link: Annotated[bool, typer.Option("--link", help="imagefolder: links to the images instead of copies.")] = False,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder that images may lie in, beside that of the set or of its table; once for each."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file, or the folder if it holds an export.")
     ] = False,
@@ -40,4 +44,4 @@ def export(
     """
     from ebomlc.exports import export as export_run
 
-    echo(export_run(run, to, out, best_guess=best_guess, link=link, overwrite=overwrite))
+    echo(export_run(run, to, out, best_guess=best_guess, link=link, images=images or (), overwrite=overwrite))

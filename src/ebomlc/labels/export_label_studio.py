@@ -81,17 +81,22 @@ def _kind(contents: Contents) -> str:
 
 
 def _common_folder(contents: Contents) -> Path | None:
-    folders = {file.absolute().parent for file in contents.files if file is not None}
+    folders = {_served(file).parent for file in contents.files if file is not None}
     if not folders:
         return None
     first = min(folders)
     return next(folder for folder in (first, *first.parents) if all(f.is_relative_to(folder) for f in folders))
 
 
+def _served(file: Path) -> Path:
+    """A file by a path that goes down only, as Label Studio serves it."""
+    return file.resolve() if ".." in file.parts else file.absolute()
+
+
 def _sample(contents: Contents, row: int, root: Path | None) -> Any:  # noqa: ANN401 - any JSON value
     inputs, file = contents.inputs, contents.files[row]
     if root is not None and file is not None:
-        return f"/data/local-files/?d={quote(file.absolute().relative_to(root).as_posix())}"
+        return f"/data/local-files/?d={quote(_served(file).relative_to(root).as_posix())}"
     if inputs.kind == "images":
         return f"data:image/png;base64,{base64.b64encode(png_bytes(inputs, row)).decode()}"
     cells = {name: _plain(inputs.values[name].iloc[row]) for name in inputs.columns}
