@@ -197,7 +197,8 @@ def step_costs() -> Iterator[str]:
     yield "\n".join(_gains(rows.pivot(index=["model", "run"], columns=["method", "precision"], values="ms")))
     last = rows.iloc[-1]
     commits = ", ".join(sorted({commit[:10] for commit in rows["commit"]}))
-    yield f"{rows['run'].max() + 1} runs; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
+    runs = "; ".join(f"{model} {part['run'].max() + 1}" for model, part in rows.groupby("model", sort=False))
+    yield f"Runs: {runs}; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
 
 
 def _span(values: pd.Series) -> str:
@@ -209,6 +210,8 @@ def _gains(ms: pd.DataFrame) -> Iterator[str]:
     for form in PUBLISHED:
         for model, part in ms.groupby(level="model", sort=False):
             published = part[form, "nchw"]
+            if published.isna().all():
+                continue
             gains = ", ".join(f"{at} {_span(published / part[form.split(',')[0], at])}" for at in PRECISIONS)
             yield f"- {form}, in float32 NCHW, takes so many times as long as ours with {model}: {gains}"
 
