@@ -82,6 +82,8 @@ def test_gradient_of_unused_parameters_is_zero_and_graph_can_be_kept():
     first = flat.gradient(loss, retain_graph=True)
     assert torch.equal(first, flat.gradient(loss))
     assert first.tolist() == [1, 1, 1, 0, 0, 0]
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        flat.gradient(loss)
 
 
 def test_channels_last_strides_stay():

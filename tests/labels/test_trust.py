@@ -173,7 +173,9 @@ def test_a_stratum_without_a_checked_row_may_hold_anything():
 
 
 def test_no_row_and_one_row_do_not_fail():
-    assert (weighted([(0, 0)], [9]).low, weighted([(0, 0)], [9]).high) == (0, 1)
+    nothing = weighted([(0, 0)], [9])
+    assert math.isnan(nothing.estimate)
+    assert (nothing.low, nothing.high) == (0, 1)
     assert astuple(weighted([(1, 1)], [9])) == pytest.approx(astuple(rate_interval(1, 1)))
 
 
@@ -224,6 +226,8 @@ def test_known_widths():
     assert expected_half_width(300, 0.2) == pytest.approx(0.0468, abs=5e-4)
     assert expected_half_width(40, 0.5, finite=40) == 0
     assert expected_half_width(1, 0.5, finite=1) == 0
+    # a single row tells the same of two rows as of an endless set: it is right or wrong
+    assert expected_half_width(1, 0.5, finite=2) == expected_half_width(1, 0.5)
     # among 101 rows of which 36 are checked, the errors of an endless set shrink by sqrt((101 - 36) / (101 - 1))
     assert expected_half_width(36, 0.5, finite=101) == pytest.approx(expected_half_width(36, 0.5) * math.sqrt(0.65))
     # where every label is wrong, the upper limit is 1 and the lower one (1 - confidence) / 2 to the power of 1 / n
