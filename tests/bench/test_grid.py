@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from ebomlc.bench.grid import run_suite, threads_per_job
 from ebomlc.bench.store import make_record, read_records, record_key
 from ebomlc.config import TrainingConfig
 from ebomlc.errors import InputError
+from ebomlc.run_folder import is_unfinished
 
 from .conftest import tiny_suite
 
@@ -104,6 +107,25 @@ def test_breaking_off_leaves_what_is_done_and_nothing_half_written(tmp_path):
     )
     assert not list((tmp_path / "logs").iterdir())
     assert not (tmp_path / "failures.csv").exists()
+
+
+def test_a_cell_that_the_time_broke_off_goes_on_where_it_was(tmp_path, monkeypatch):
+    suite = tiny_suite("ce", epochs=400)
+
+    def clock():
+        """Late as soon as an epoch is done."""
+        tables = (tmp_path / "runs").glob("*/unfinished/metrics.csv")
+        return time.monotonic() + 1e6 * any(table.read_text().count("\n") > 1 for table in tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+        outcome = run_suite(suite, tmp_path, minutes=60)
+    assert (outcome.n_left, outcome.n_failed) == (1, 0)
+    [run] = (tmp_path / "runs").iterdir()
+    assert is_unfinished(run)
+    assert run_suite(suite, tmp_path).n_failed == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 < summary["resumed_at"][0] < summary["steps"]
 
 
 def test_no_cell_is_started_once_the_time_is_up(tmp_path):

@@ -35,6 +35,7 @@ from ebomlc.bench.store import (
 from ebomlc.bench.suite import Cell, Suite, Tuning
 from ebomlc.config import TrainingConfig
 from ebomlc.errors import InputError
+from ebomlc.run_folder import is_unfinished
 from ebomlc.training.device import choose_device
 
 PAUSE, PATIENCE = 0.05, 30.0
@@ -112,7 +113,7 @@ def run_suite(
     tuning : Tuning, optional
         Settings by method.
     minutes : float, optional
-        No further cell is started after so long.
+        After so long no further cell is started, and those at work are broken off: the next call goes on with them.
     overwrite : bool
         Remove cells of other versions instead of refusing the folder.
     say : callable, optional
@@ -220,13 +221,14 @@ def _only_one(out: Path) -> Iterator[None]:
 
 
 def _run_tasks(tasks: Sequence[_Task], out: Path, jobs: int, deadline: float | None, say: Say) -> tuple[int, int]:
-    """Counts of the tasks that failed and that were not started."""
+    """Counts of the tasks that failed and that are left for another time."""
     waiting, running = list(tasks), list[_Running]()
     n_failed = n_done = 0
     try:
         while waiting or running:
-            late = deadline is not None and time.monotonic() > deadline
-            while waiting and len(running) < jobs and not late:
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            while waiting and len(running) < jobs:
                 running.append(_start(waiting.pop(0), out, jobs))
             ended = [one for one in running if one.process.poll() is not None]
             for one in ended:
@@ -235,13 +237,11 @@ def _run_tasks(tasks: Sequence[_Task], out: Path, jobs: int, deadline: float | N
                 is_good, line = _finish(one, out)
                 n_failed += not is_good
                 say(f"{n_done}/{len(tasks)} {one.task.cell}: {line}")
-            if late and not running:
-                break
             if not ended:
                 time.sleep(PAUSE)
     finally:
         _stop(running)
-    return n_failed, len(waiting)
+    return n_failed, len(waiting) + len(running)
 
 
 def threads_per_job(jobs: int) -> int:
@@ -252,7 +252,8 @@ def threads_per_job(jobs: int) -> int:
 
 def _start(task: _Task, out: Path, jobs: int) -> _Running:
     record = write_record(out, task.record)
-    _remove_run(out, task.key)
+    if not is_unfinished(out / RUNS / task.key):
+        _remove_run(out, task.key)
     log = (out / LOGS / f"{task.key}.txt").open("wb")
     command = [sys.executable, "-m", "ebomlc.bench.worker", str(record), str(out / RUNS / task.key)]
     environment = {"OMP_NUM_THREADS": str(threads_per_job(jobs)), **os.environ}
@@ -284,7 +285,7 @@ def _finish(one: _Running, out: Path) -> tuple[bool, str]:
 
 
 def _stop(running: Sequence[_Running]) -> None:
-    """Make processes give up and remove what they have half-written."""
+    """Make processes give up, with a checkpoint that another call goes on from."""
     for one in running:
         if one.process.stdin is not None:
             one.process.stdin.close()

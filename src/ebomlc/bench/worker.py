@@ -25,7 +25,7 @@ def main(record: Path, out: Path) -> int:
     threading.Thread(target=_interrupt_when_left, daemon=True).start()
     try:
         config = json.loads(record.read_text(encoding="utf-8"))["config"]
-        run(build(RunConfig, config, str(record)), out)
+        run(build(RunConfig, config, str(record)), out, resume=True)
     except (InputError, TrainingDivergedError) as error:
         print(error, file=sys.stderr)
         return FAILED
@@ -33,7 +33,7 @@ def main(record: Path, out: Path) -> int:
 
 
 def _interrupt_when_left() -> None:
-    """Interrupt the run once standard input ends, so that it removes what it has half-written."""
+    """Interrupt the run once standard input ends, so that it writes a checkpoint to go on from."""
     # not sys.stdin: a thread that waits in its lock would keep the interpreter from ending
     while os.read(0, 1):
         pass

@@ -35,7 +35,7 @@ def bench_run(
         str | None, typer.Option(help="Only these, with commas between them. Default: those of the suite.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time; each gets its share of the processors.")] = 1,
-    minutes: Annotated[float | None, typer.Option(help="Start no further run after so many minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; the next call goes on.")] = None,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the official files of the suite's data.")] = None,
     tuned: Annotated[
