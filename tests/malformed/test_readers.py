@@ -152,6 +152,13 @@ def test_a_reader_reads_or_refuses(name, tmp_path):
     FAST(given(strategy)(lambda content: check(tmp_path / file, content)))()
 
 
+def test_parquet_whose_column_name_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(GOOD_PARQUET.replace(b"label", b"lab\x80l"))
+    with pytest.raises(InputError, match="damaged, or of a kind of Parquet that cannot be read"):
+        read_table(path)
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_reader_reads_or_refuses_for_long(name, tmp_path):

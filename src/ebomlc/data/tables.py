@@ -429,7 +429,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             _check_names(file.schema_arrow.names, path)
             _check_rows(file.metadata.num_rows, path)
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: damaged, or of a kind of Parquet that cannot be read: {_first_line(error)}"
         ) from error
