@@ -1,7 +1,7 @@
 """Small faults put into the mathematics one by one, by mutmut: nearly each of them must make a test fail.
 
-All in a copy; seven minutes on one busy core. Where EBOMLC_MUTANTS names a folder, the copy is kept there, and a run that
-was broken off goes on. Remove the folder when a test has changed: mutmut looks at the source alone.
+All in a copy; seven minutes on one busy core. Where EBOMLC_MUTANTS names a folder, the copy is kept there, and a run
+that was broken off goes on. Remove the folder when a test has changed: mutmut looks at the source alone.
 """
 
 from __future__ import annotations
