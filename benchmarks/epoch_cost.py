@@ -95,7 +95,7 @@ def networks(method: Method) -> set[type]:
 
 def measure(method: str, model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     data: dict[str, Any] = {"noisy": DATA[model], "noise": "uniform:0.6", "n_trusted": 1000, "n_noisy": 12_000}
-    if DATA[model] == "cifar10":
+    if DATA[model] == "cifar10" and arguments.data_dir is not None:
         data["data_dir"] = str(arguments.data_dir)
     tables = {
         "data": data,

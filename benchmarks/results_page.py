@@ -34,6 +34,8 @@ ROWS, PAGE = ROOT / "results", ROOT / "docs" / "results.md"
 
 COMMANDS = {
     "label_quality": "python benchmarks/label_quality.py --cifar DIR",
+    "epoch_cost": "python benchmarks/epoch_cost.py --methods ce,plus --models cnn-tiny,resnet20 --epochs 3 "
+    "--data-dir DIR",
     "step_cost": "python benchmarks/step_cost.py --methods ce,mlc-head,mlc,ebomlc,plus",
 }
 COSTS = {
@@ -201,6 +203,18 @@ def step_costs() -> Iterator[str]:
     yield f"Runs: {runs}; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
 
 
+def epoch_costs() -> Iterator[str]:
+    """Where the time of whole epochs goes."""
+    yield "## Cost of an epoch"
+    yield f"```\n{COMMANDS['epoch_cost']}\n```"
+    rows = pd.read_csv(ROWS / "epoch_cost.csv")
+    shares = rows.loc[:, "forward":"neither"].map("{:.1%}".format)
+    shares.columns = [name.replace("_", " ") for name in shares]
+    yield markdown_table(pd.concat([rows[["method", "model"]], shares], axis=1))
+    last = rows.iloc[-1]
+    yield f"{len(rows)} runs; commit {last['commit'][:10]}; torch {last['torch']}; {last['machine']}, one thread."
+
+
 def _span(values: pd.Series) -> str:
     low, high = (f"{value:.2f}" for value in (values.min(), values.max()))
     return "-" if low == "nan" else low if low == high else f"{low}-{high}"
@@ -236,7 +250,7 @@ def main() -> None:
         if path.exists() and one.suite.startswith("desk"):
             rows = read_rows(path)
             parts += [*goals(rows), *(paper_claims(rows) if one.suite == "desk-fashion" else ())]
-    parts += [*label_quality(), *step_costs()]
+    parts += [*label_quality(), *step_costs(), *epoch_costs()]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
 
