@@ -272,8 +272,9 @@ def test_attacks_stay_text(chromium, hostile, tmp_path):
             page.row_id()
             assert {*shown_labels(page)} <= set(ATTACKS)
             page.keyboard.press("a")
+        page.row_id()
         page.keyboard.press("o")
-        assert page.locator("#found button").all_text_contents() != []
+        page.wait_for_selector("#found button")
         page.leave()
         page.keyboard.press("h")
         page.wait_for_selector("#events button")
