@@ -557,7 +557,8 @@ const KEYS = {
 
 function press(event) {
   const isUndo = event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey;
-  const isOurs = !document.querySelector("dialog[open]") && !event.altKey && !event.target.matches("input, select");
+  // all fields are in dialogs; one that was just closed may still have the focus, until the page is drawn anew
+  const isOurs = !document.querySelector("dialog[open]") && !event.altKey;
   // a key that is held down must not decide row after row
   if (!isOurs || event.repeat || ((event.ctrlKey || event.metaKey) && !isUndo)) return;
   const act = isUndo ? undo : KEYS[event.key.toLowerCase()] ?? arrow(event.key) ?? digit(event.key);
