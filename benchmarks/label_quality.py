@@ -175,24 +175,31 @@ def probabilities(model: LogisticRegression, inputs: np.ndarray, n_classes: int)
     return whole
 
 
+def out_of_fold(c: float, job: Job, inputs: np.ndarray, labels: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """Probabilities of noisy rows by models of the others' `labels`, and of `extra` rows under their right label."""
+    pool, noisy = job.pool, job.pool.split.noisy
+    found = np.zeros((len(noisy), pool.n_classes))
+    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=job.config.seed).split(noisy, labels):
+        rows = np.concatenate([noisy[seen], extra])
+        model = make_linear(c).fit(inputs[rows], np.concatenate([labels[seen], pool.right[extra]]))
+        found[unseen] = probabilities(model, inputs[noisy[unseen]], pool.n_classes)
+    return found
+
+
 def cleanlab_peer(job: Job, inputs: np.ndarray, *, with_trusted: bool) -> dict[str, float]:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     started = time.monotonic()
     pool = job.pool
-    noisy, checked, n_classes = pool.split.noisy, pool.checked, job.pool.n_classes
+    noisy, checked = pool.split.noisy, pool.checked
     given = pool.given[noisy]
     extra = checked if with_trusted else checked[:0]
     template = linear(np.concatenate([inputs[noisy], inputs[extra]]), np.concatenate([given, pool.right[extra]]))
-    out_of_fold = np.zeros((len(noisy), n_classes))
-    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=job.config.seed).split(noisy, given):
-        labels = np.concatenate([given[seen], pool.right[extra]])
-        model = make_linear(template.C).fit(np.concatenate([inputs[noisy[seen]], inputs[extra]]), labels)
-        out_of_fold[unseen] = probabilities(model, inputs[noisy[unseen]], n_classes)
-    quality = get_label_quality_scores(given, out_of_fold)
-    is_issue = find_label_issues(given, out_of_fold)
-    corrected = np.where(is_issue, out_of_fold.argmax(1), given)
+    predicted = out_of_fold(template.C, job, inputs, given, extra)
+    quality = get_label_quality_scores(given, predicted)
+    is_issue = find_label_issues(given, predicted)
+    corrected = np.where(is_issue, predicted.argmax(1), given)
     return score(1 - quality, corrected, job, time.monotonic() - started)
 
 
@@ -210,12 +217,8 @@ def oracle(job: Job, inputs: np.ndarray) -> dict[str, float]:
     started = time.monotonic()
     pool = job.pool
     noisy = pool.split.noisy
-    seen, right = inputs[noisy], pool.truth[noisy]
-    predicted = np.zeros((len(noisy), pool.n_classes))
-    template = linear(seen, right)
-    for taught, asked in StratifiedKFold(FOLDS, shuffle=True, random_state=job.config.seed).split(seen, right):
-        model = make_linear(template.C).fit(seen[taught], right[taught])
-        predicted[asked] = probabilities(model, seen[asked], pool.n_classes)
+    right = pool.truth[noisy]
+    predicted = out_of_fold(linear(inputs[noisy], right).C, job, inputs, right, noisy[:0])
     quality = predicted[np.arange(len(noisy)), pool.given[noisy]]
     return score(1 - quality, predicted.argmax(1), job, time.monotonic() - started)
 
@@ -327,7 +330,7 @@ def tables() -> Iterator[str]:
         ours = mine[mine["who"] == "ebomlc"]
         yield f"### {data}"
         means = mine.groupby("who", sort=False)[list(FIGURES)].mean().map("{:.3f}".format)
-        yield markdown_table(means.rename_axis(None).rename_axis("who", axis=1).reset_index(names="who"))
+        yield markdown_table(means.reset_index())
         yield from _honesty_of(ours)
         yield f"{len(ours)} draws, commit {ours['commit'].iloc[-1][:10]}, torch {ours['torch'].iloc[-1]}."
 

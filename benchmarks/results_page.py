@@ -1,9 +1,10 @@
-"""docs/results.md from the stored rows of the suites.
+"""docs/results.md from stored rows.
 
     python benchmarks/results_page.py
 
-The rows are what `ebomlc bench run` writes (rows.csv), copied to results/SUITE.csv, and those of label_quality.py and
-step_cost.py; no number on the page comes from anywhere else. A suite without rows is said to have none.
+The rows are what `ebomlc bench run` writes (rows.csv), copied to results/SUITE.csv, and those of label_quality.py,
+step_cost.py and epoch_cost.py; no number on the page comes from anywhere else. A suite without rows is said to have
+none.
 """
 
 from __future__ import annotations

@@ -278,7 +278,8 @@ def main() -> None:
                 for precision in PRECISIONS
                 if (form, "nchw") in costs and (base, precision) in costs
             }
-            print(f"{model}: {form} over ours,", ", ".join(f"{at} {gain:.2f}" for at, gain in gains.items()))
+            if gains:
+                print(f"{model}: {form} over ours,", ", ".join(f"{at} {gain:.2f}" for at, gain in gains.items()))
 
 
 if __name__ == "__main__":

@@ -174,16 +174,13 @@ def _check_folder(out: Path, suite: str) -> None:
 
 
 def _start_folder(out: Path, suite: str, overwrite: bool) -> None:
-    """Make what is not there, and remove what processes that are gone left behind."""
+    """Make what is not there, and make sure of the versions of what is."""
     for name in (CELLS, RUNS, LOGS):
         (out / name).mkdir(exist_ok=True)
     (out / SUITE).write_text(json.dumps({"suite": suite}) + "\n", encoding="utf-8")
     if overwrite:
         _remove_outdated(out)
     check_versions(out, read_records(out))
-    # nobody writes to them any more: the lock is ours, and a worker ends with the process that started it
-    for partial in (out / RUNS).glob(".*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_outdated(out: Path) -> None:
