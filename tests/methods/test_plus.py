@@ -75,14 +75,15 @@ def test_the_first_matrix_comes_from_the_mean_of_the_twins():
     torch.testing.assert_close(method.transition, transition_from_predictions(p, noisy.given))
 
 
-def test_cross_fitting_takes_targets_from_the_other_twin():
+@pytest.mark.parametrize("cross_fitted", [True, False])
+def test_cross_fitting_takes_targets_from_the_other_twin(cross_fitted):
     problem = Problem("norm_cnn", class_weights=CLASS_WEIGHTS)
-    method, noisy, trusted = begun(problem, epochs_done=2)
+    method, noisy, trusted = begun(problem, epochs_done=2, cross_fitted=cross_fitted)
     twins, folds = method.twins.networks, fold(noisy.index)
     expected = []
     for k, half in enumerate((trusted[:6], trusted[6:])):
         own = noisy[folds == k]
-        judge = copy.deepcopy(twins[1 - k].model).eval()
+        judge = copy.deepcopy(twins[1 - k if cross_fitted else k].model).eval()
         with torch.no_grad():
             p = without_class_weights(judge(own.inputs).logits)
         q = bayes_posterior(p, own.given, method.transition) * CLASS_WEIGHTS
@@ -109,16 +110,19 @@ def test_a_label_never_reaches_the_judge_of_its_row_in_the_same_step():
     assert torch.equal(moved[0][1], moved[1][1])
 
 
-def test_targets_are_fixed_once_by_the_twin_of_the_other_fold():
-    method, noisy, trusted = begun(Problem("mlp"), epochs_done=3)
+@pytest.mark.parametrize("cross_fitted", [True, False])
+def test_targets_are_fixed_once_by_the_twin_of_the_other_fold(cross_fitted):
+    method, noisy, trusted = begun(Problem("mlp"), epochs_done=3, cross_fitted=cross_fitted)
     first, second = (copy.deepcopy(twin.model).eval() for twin in method.twins.networks)
     with torch.no_grad():
         of_first, of_second = (model(noisy.inputs).logits.softmax(1) for model in (first, second))
-    unfitted = torch.where(fold(noisy.index)[:, None] == 0, of_second, of_first)
+    own = torch.where(fold(noisy.index)[:, None] == 0, of_first, of_second)
+    other = torch.where(fold(noisy.index)[:, None] == 0, of_second, of_first)
+    judged = other if cross_fitted else own
     method.begin_epoch(EpochContext(4, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
-    expected = transition_from_predictions(unfitted, noisy.given)
+    expected = transition_from_predictions(judged, noisy.given)
     torch.testing.assert_close(method.transition, expected)
-    torch.testing.assert_close(method.targets.values, bayes_posterior(unfitted, noisy.given, expected))
+    torch.testing.assert_close(method.targets.values, bayes_posterior(judged, noisy.given, expected))
     assert method.twins.networks == (), "the twins are given up"
 
 

@@ -93,7 +93,7 @@ class PlusSettings:
     mixup : float >= 0
         Strength of the mixing of rows in the third phase, see `mix_rows`; 0 leaves them as they are.
     cross_fitted : bool
-        Off, a twin's targets come from its own probabilities, for the ablation.
+        Off, every row is judged by the twin that trains on it, for the ablation.
     """
 
     warm_up: float = 0.08
@@ -397,9 +397,10 @@ class Plus:
         self.given_weight.fill_(weight if self.apart else 1.0)
 
     def _unfitted(self, rows: Batch) -> Tensor:
-        """Probabilities [n, K] of rows, each by the twin of the other fold."""
+        """Probabilities [n, K] of rows, each by the twin of the other fold, or its own where nothing is cross-fitted."""
         first, second = (self._right(twin.logits(rows.inputs)) for twin in self.twins.networks)
-        return torch.where(fold(rows.index)[:, None] == 0, second, first)
+        by_first = fold(rows.index) == int(self.settings.cross_fitted)
+        return torch.where(by_first[:, None], first, second)
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
         """The E step by the model and the matrix; p_w alone before the first estimate."""
