@@ -90,6 +90,15 @@ def test_other_methods_and_seeds_may_be_chosen():
     assert (variant.method, dict(variant.settings)) == ("ebomlc", {"rho": 1.0})
 
 
+def test_some_of_the_noise_may_be_chosen():
+    suite = find_suite("desk-fashion")
+    chosen = choose(suite, ["ce"], [0], None, {}, ["flip:0.3", "uniform:0.6"])
+    assert {cell.condition.noise for cell in chosen.cells} == {"flip:0.3", "uniform:0.6"}
+    assert choose(suite, ["ce"], [0], None, {}).conditions == suite.conditions
+    said = refusal(suite, ["ce"], [0], None, {}, ["flip:0.4"])
+    assert "unknown noise 'flip:0.4': did you mean 'flip:0.3'?" in said
+
+
 def refusal(*arguments) -> str:
     with pytest.raises(InputError) as caught:
         choose(*arguments)

@@ -120,6 +120,7 @@ BAD = {
     "two methods": (("run", "smoke", "--methods", "glk,mcl", "--out", "out"), "unknown method 'mcl'"),
     "no method": (("run", "smoke", "--methods", " , ", "--out", "out"), "--methods is empty"),
     "seeds": (("run", "smoke", "--seeds", "0,one", "--out", "out"), "--seeds is '0,one': give whole numbers"),
+    "noise": (("run", "smoke", "--noise", "flip:0.3", "--out", "out"), "unknown noise 'flip:0.3'"),
     "seed below 0": (("run", "smoke", "--seeds=-1", "--out", "out"), "--seed is -1"),
     "jobs": (("run", "smoke", "--jobs", "0", "--out", "out"), "--jobs is 0"),
     "data": (("run", "desk-cifar", "--out", "out"), "suite desk-cifar cannot run, and nothing was started: cifar10"),

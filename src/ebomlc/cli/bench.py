@@ -34,6 +34,9 @@ def bench_run(
     seeds: Annotated[
         str | None, typer.Option(help="Only these, with commas between them. Default: those of the suite.")
     ] = None,
+    noise: Annotated[
+        str | None, typer.Option(help="Only these of the suite's, with commas between them, such as flip:0.3.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time; each gets its share of the processors.")] = 1,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; the next call goes on.")] = None,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
@@ -57,7 +60,14 @@ def bench_run(
     from ebomlc.bench.suite import choose, find_suite, read_tuning
 
     tuning = read_tuning(tuned)
-    chosen = choose(find_suite(suite), _names(methods, "--methods"), _numbers(seeds, "--seeds"), data_dir, tuning)
+    chosen = choose(
+        find_suite(suite),
+        _names(methods, "--methods"),
+        _numbers(seeds, "--seeds"),
+        data_dir,
+        tuning,
+        _names(noise, "--noise"),
+    )
     outcome = run_suite(
         chosen,
         out,
