@@ -159,8 +159,8 @@ def _by_name(*names: str) -> tuple[Contender, ...]:
     return tuple(Contender(name, name) for name in dict.fromkeys((*names, "plus")))
 
 
-def _ebomlc(**settings: Any) -> Contender:  # noqa: ANN401 - values of a settings dataclass
-    return Contender(" ".join(["ebomlc", *(f"{key}={value}" for key, value in settings.items())]), "ebomlc", settings)
+def _variant(method: str, **settings: Any) -> Contender:  # noqa: ANN401 - values of a settings dataclass
+    return Contender(" ".join([method, *(f"{key}={value}" for key, value in settings.items())]), method, settings)
 
 
 def _fashion(noise: str, n_trusted: int = 1000, *, pairs: bool = False) -> Condition:
@@ -174,21 +174,25 @@ CORE = ("trusted-only", "ce", "glc", "mlc", "ebomlc", "oracle")
 PUBLISHED = (*CORE, "l2rw", "mw-net", "mslc", "mlc-barrier", "ebomlc-literal")
 
 ABLATIONS = (
-    _ebomlc(),
-    _ebomlc(inner_steps=5),
-    _ebomlc(rho=1.0),
-    _ebomlc(barrier="joint"),
-    _ebomlc(barrier="none"),
-    _ebomlc(gap_gradient="constant"),
-    *(_ebomlc(rho=rho) for rho in (0.2, 0.35, 0.65, 0.8)),
-    *(_ebomlc(xi=xi) for xi in (0.25, 0.5, 2.0)),
-    *(_ebomlc(delta=delta) for delta in (0.1, 0.25, 1.0)),
+    _variant("ebomlc"),
+    _variant("ebomlc", inner_steps=5),
+    _variant("ebomlc", rho=1.0),
+    _variant("ebomlc", barrier="joint"),
+    _variant("ebomlc", barrier="none"),
+    _variant("ebomlc", gap_gradient="constant"),
+    *(_variant("ebomlc", rho=rho) for rho in (0.2, 0.35, 0.9)),
+    *(_variant("ebomlc", xi=xi) for xi in (0.25, 2.0, 4.0)),
+    *(_variant("ebomlc", delta=delta) for delta in (0.1, 1.0, 2.0)),
+    _variant("mlc-barrier"),
+    _variant("mlc-barrier", gap_gradient="difference"),
 )
-"""EBOMLC less each ingredient, then sweeps of rho, xi and delta about its defaults."""
+"""EBOMLC less each ingredient, sweeps about its defaults and what was tuned, and the two forms of the naive barrier."""
 
-PLUS_ABLATIONS = tuple(
-    Contender(" ".join(["plus", *(f"{key}={value}" for key, value in settings.items())]), "plus", settings)
-    for settings in ({}, {"cross_fitted": False}, {"mixup": 0.0}, {"averaging": 0.0})
+PLUS_ABLATIONS = (
+    _variant("plus"),
+    _variant("plus", cross_fitted=False),
+    _variant("plus", mixup=0.0),
+    _variant("plus", averaging=0.0),
 )
 """Our own method, then less each ingredient."""
 
@@ -235,8 +239,8 @@ SUITES: Mapping[str, Suite] = {
         ),
         Suite(
             "plus-ablation",
-            "our own method less each of its ingredients, on two cells of desk-fashion",
-            (_fashion(HARD), _fashion(STRUCTURED)),
+            "our own method less each of its ingredients, on three cells of desk-fashion",
+            (_fashion(HARD), _fashion(STRUCTURED), _fashion("instance:0.4")),
             PLUS_ABLATIONS,
             (0, 1, 2, 3, 4),
             FORTY,
