@@ -201,7 +201,7 @@ def memory_of(name: str, model: str, precision: str) -> None:
 
 def memory(name: str, model: str, precision: str) -> float:
     command = [sys.executable, __file__, "--memory-of", name, "--models", model, "--precisions", precision]
-    # glibc gives large blocks back at once: else what it keeps for later, half as much again, would be counted as needed
+    # glibc gives large blocks back at once: else what it keeps, half as much again, would count as needed
     malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **malloc}
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)

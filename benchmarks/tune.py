@@ -94,7 +94,7 @@ def development_split() -> tuple[Arrays, Arrays]:
     )  # type: ignore[return-value]
 
 
-def run_trial(method: str, chosen: Trial, noise: str, epochs: int, n_noisy: int) -> dict[str, Any]:
+def run_trial(method: str, chosen: Trial, noise: str, epochs: int, n_noisy: int, seed: int = SEED) -> dict[str, Any]:
     train, scored = development_split()
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.toml"
@@ -111,7 +111,7 @@ def run_trial(method: str, chosen: Trial, noise: str, epochs: int, n_noisy: int)
             method=method,
             settings=chosen["settings"],
             epochs=epochs,
-            seed=SEED,
+            seed=seed,
             config=config,
             out=Path(scratch) / "run",
         ).summary
