@@ -80,15 +80,14 @@ def test_l2rw_leaves_noisy_rows_out_where_none_of_them_helps(train_trusted):
     _, trusted = problem.batches(0, n_trusted=2)
     trusted = Batch(trusted.inputs[:1].expand(2, 5), trusted.given, torch.zeros(2, dtype=torch.int64), trusted.index)
     noisy = Batch(trusted.inputs, torch.ones(2, dtype=torch.int64), trusted.given, trusted.index)
-    before = method.main.flat.vector.clone()
-    expected = before
+    gradient = torch.zeros_like(method.main.flat.vector)
     if train_trusted:
         loss = F.cross_entropy(method.model(trusted.inputs[:1]).logits, trusted.right[:1], reduction="sum")
-        expected, _ = method.main.look_ahead(method.main.flat.gradient(loss / 3), 0.3)
+        gradient = method.main.flat.gradient(loss / 3)
+    expected, _ = method.main.look_ahead(gradient, 0.3)
     report = method.step(noisy, trusted, StepContext(0.3, 0.0))
     assert float(report.measures["rows_used"]) == 0
     torch.testing.assert_close(method.main.flat.vector, expected, rtol=1e-12, atol=1e-12)
-    assert method.main.state.steps == train_trusted
 
 
 @pytest.mark.parametrize("kind", ALL_MODELS)

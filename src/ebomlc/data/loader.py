@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from ebomlc.records import WHOLE, Batch, IntArray, Share
 from ebomlc.seeding import torch_generator
+
+HANDED_OVER = 50
+"""Draws that go to the device at a time."""
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -139,11 +143,11 @@ class PairedLoader:
         """Pairs of batches of one epoch, numbered from 0, without the first `done` ones."""
         order = torch_generator(self.seed, f"noisy order {epoch}")
         rows = torch.randperm(len(self.noisy), generator=order).to(self.device)
-        trusted = self._trusted_rows(torch_generator(self.seed, f"trusted order {epoch}"))
+        trusted = self._together(self._trusted_rows(torch_generator(self.seed, f"trusted order {epoch}")))
         pixels = torch_generator(self.seed, f"augmentation {epoch}{self._name}", self.device.type)
         for step in range(len(self)):
             start = step * self.batch_size
-            chosen = self._own(rows[start : start + self.batch_size]), self._own_halves(next(trusted).to(self.device))
+            chosen = self._own(rows[start : start + self.batch_size]), self._own_halves(next(trusted))
             # of the batches that were had before, only the draws are needed that later ones come after
             if step < done and self.augment is None:
                 continue
@@ -172,6 +176,11 @@ class PairedLoader:
                 continue
             for start in range(0, len(rows) - size + 1, size):
                 yield rows[start : start + size]
+
+    def _together(self, draws: Iterator[Tensor]) -> Iterator[Tensor]:
+        """As many draws as an epoch has steps, on the device, which is handed many at a time: it waits for each."""
+        for start in range(0, len(self), HANDED_OVER):
+            yield from torch.stack(list(islice(draws, min(HANDED_OVER, len(self) - start)))).to(self.device)
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.augment is None:

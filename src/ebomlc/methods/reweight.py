@@ -139,13 +139,11 @@ class L2rw:
         return StepReport(losses.detach().mean(), {"upper_loss": upper.detach(), "rows_used": used})
 
     def _move(self, reduced: Tensor, rows: WeighedRows, lr: float) -> None:
-        """One optimizer step on n times the weighted mean of the noisy rows plus the trusted sum, or none."""
+        """One optimizer step on n times the weighted mean of the noisy rows plus the trusted sum."""
         by_noisy, by_trusted, total = reduced.split_with_sizes([len(self.main.flat), len(self.main.flat), 1])
-        if bool(total > 0):
-            by_trusted = by_trusted + len(rows.log) * by_noisy / total
-        elif not self.settings.train_trusted:
-            return
-        self.main.take_step(by_trusted / rows.n_rows, lr)
+        # where no row helps, their gradient is zero and so is the total: that is not asked, for the device would wait
+        mean = by_noisy / torch.where(total > 0, total, torch.ones_like(total))
+        self.main.take_step((by_trusted + len(rows.log) * mean) / rows.n_rows, lr)
 
     def suggest(self, inputs: Tensor, given: Tensor) -> Tensor:
         """p_w: the given label is not looked at."""
