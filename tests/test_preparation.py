@@ -134,7 +134,7 @@ def test_embeddings_stay_in_their_file(tmp_path, monkeypatch):
 # --- what it will cost ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["ebomlc", "glc", "mslc"])
+@pytest.mark.parametrize("method", ["ebomlc", "glc", "mslc", "plus"])
 def test_an_estimate_leaves_the_run_as_it_was(method, tmp_path):
     quiet = fit("digits", noise="flip:0.3", n_trusted=100, method=method, epochs=3, out=tmp_path / "quiet")
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory it holds, found by trying a few steps of it."""
+"""How long a training will take and how much memory it holds, found by trying it in small."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 
 from ebomlc.config import TrainingConfig
-from ebomlc.data.loader import PairedLoader, in_order
+from ebomlc.data.loader import PairedLoader
 from ebomlc.environment import available_memory_mb, peak_memory_mb
 from ebomlc.methods import EpochContext, Method, StepContext
 from ebomlc.training.distributed import ALONE, Ranks
 
-WARM_UP, TIMED = 1, 3
+EPOCHS = 12
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Estimate:
     Attributes
     ----------
     step_seconds, seconds : float
-        Of one optimizer step, and of all of them; a method with phases may differ, and the machine may get busier.
+        Of one optimizer step on average, and of all of them; the machine may get busier.
     memory_mb : float or None
         Most memory the process has held after the tried steps, in MiB.
     available_mb : float or None
@@ -56,7 +55,9 @@ def _duration(seconds: float) -> str:
 def estimate_training(
     create: Callable[[], Method], loader: PairedLoader, config: TrainingConfig, ranks: Ranks = ALONE
 ) -> Estimate:
-    """Try a few steps of a method that is thrown away; the run's random numbers are not touched.
+    """Take a method that is thrown away through a training in small; the run's random numbers are not touched.
+
+    Every epoch of it is one step on the same rows, so that the phases of a method count by the share they have.
 
     Parameters
     ----------
@@ -69,18 +70,19 @@ def estimate_training(
     ranks : Ranks
         Who will train together, all of whom must call this.
     """
-    epochs = config.epochs or 1
     devices = [loader.device] if loader.device.type == "cuda" else []
+    noisy, trusted = next(loader.epoch(0))
+    times: list[float] = []
     with torch.random.fork_rng(devices):
         method = create()
-        passes = (lambda: in_order(loader.noisy, 1000, ranks)), (lambda: in_order(loader.trusted, 1000))
-        method.begin_epoch(EpochContext(0, epochs, *passes, ranks.gather))
-        method.model.train()
-        times = []
-        for noisy, trusted in islice(loader.epoch(0), WARM_UP + TIMED):
-            started = time.perf_counter()
-            context = StepContext(config.lr, 0.0, ranks.average, partial(ranks.gather, alike=True))
-            float(method.step(noisy, trusted, context).loss)  # waits for the device
-            times.append(time.perf_counter() - started)
-    step = statistics.median(times[WARM_UP:] or times)
-    return Estimate(step, step * epochs * len(loader), peak_memory_mb(), available_memory_mb(loader.device.type))
+        for epoch in range(EPOCHS):
+            method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted]), ranks.gather))
+            method.model.train()
+            for _ in range(1 + (epoch == 0)):  # the first step of all wakes the libraries
+                started = time.perf_counter()
+                context = StepContext(config.lr, epoch / EPOCHS, ranks.average, partial(ranks.gather, alike=True))
+                float(method.step(noisy, trusted, context).loss)  # waits for the device
+                times.append(time.perf_counter() - started)
+    step = statistics.mean(times[1:])
+    seconds = step * (config.epochs or 1) * len(loader)
+    return Estimate(step, seconds, peak_memory_mb(), available_memory_mb(loader.device.type))
