@@ -1,6 +1,6 @@
 """What one setting does to accuracy, on the development rows and noise of tune.py.
 
-    python benchmarks/variants.py mlc,ebomlc settings corrector_every 1,2,4
+    python benchmarks/variants.py ebomlc settings rho 0.5,0.7
     python benchmarks/variants.py ce,plus,mlc training precision float32,bfloat16 --seeds 1000,1001
 
 Methods start from their tuned configurations. Rows that are in results/variants.csv are not run again.
