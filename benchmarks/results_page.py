@@ -37,12 +37,12 @@ COMMANDS = {
     "label_quality": "python benchmarks/label_quality.py --cifar DIR",
     "epoch_cost": "python benchmarks/epoch_cost.py --methods ce,plus --models cnn-tiny,resnet20 --epochs 3 "
     "--data-dir DIR",
+    "step_memory": "python benchmarks/step_memory.py --methods ce,mlc-head,mlc,ebomlc,plus",
     "step_cost": "python benchmarks/step_cost.py --methods ce,mlc-head,mlc,ebomlc,plus",
 }
 COSTS = {
     "ratio": "Time of a step over that of `ce` on the same images",
     "once": "Over that of `ce` on noisy and trusted rows once each",
-    "memory": "Memory over that of `ce`",
 }
 OURS, PAPER = "plus", "ebomlc"
 NOT_RIVALS = (OURS, "oracle")
@@ -220,6 +220,13 @@ def step_costs() -> Iterator[str]:
     commits = ", ".join(sorted({commit[:10] for commit in rows["commit"]}))
     runs = "; ".join(f"{model} {part['run'].max() + 1}" for model, part in rows.groupby("model", sort=False))
     yield f"Runs: {runs}; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
+    yield f"Memory that the steps need, over that of `ce`:\n\n```\n{COMMANDS['step_memory']}\n```"
+    rows = pd.read_csv(ROWS / "step_memory.csv")
+    rows["cell"] = rows["model"] + ", " + rows["precision"]
+    table = rows.pivot(index="method", columns="cell", values="ratio")
+    yield markdown_table(table.loc[rows["method"].unique(), rows["cell"].unique()].reset_index())
+    last = rows.iloc[-1]
+    yield f"One run; commit {last['commit'][:10]}; torch {last['torch']}; {last['machine']}, one thread."
 
 
 def epoch_costs() -> Iterator[str]:

@@ -10,8 +10,7 @@ is plain training that sees each row once: 100 noisy rows and the share of a tru
 with 12,000 noisy rows. `mlc, double backward` and `ebomlc, kept graphs` are the same two methods as published code
 computes them, in float32 NCHW; what ours gain over them is printed last.
 
-Columns: `ms`, `ratio` to ce on the same images, `once` the ratio to rows once, `passes` counted (METHOD.md section 2),
-and `memory`, what a process of its own needs for the method's steps above what it had before, as a ratio to ce's.
+Columns: `ms`, `ratio` to ce on the same images, `once` the ratio to rows once, `passes` counted (METHOD.md section 2).
 Precisions: bfloat16 and float32 in channels_last, nchw is float32 in the layout that published code has.
 """
 
@@ -19,11 +18,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gc
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -181,30 +177,15 @@ def train(timed: list[Timed], model: str, epochs: int, steps: int) -> None:
                 one.seconds[-1].append(time.perf_counter() - started)
 
 
-def resident_mb(entry: str) -> float:
-    """``VmRSS``, what this process holds, or ``VmHWM``, the most it held since the peak was reset."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{entry}:")) / 1024
-
-
-def memory_of(name: str, model: str, precision: str) -> None:
-    """Print how much a few steps of one method need above what is there before; for a process of its own, on Linux."""
-    setup = make_setup(model, precision)
-    train([Timed("ce", create("ce", setup), 4)], model, epochs=1, steps=1)  # libraries are loaded by now
-    one = Timed(name, create(name, setup), N_TRUSTED)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = resident_mb("VmRSS")
-    train([one], model, epochs=4, steps=1)
-    print(resident_mb("VmHWM") - before)
-
-
-def memory(name: str, model: str, precision: str) -> float:
-    command = [sys.executable, __file__, "--memory-of", name, "--models", model, "--precisions", precision]
-    # glibc gives large blocks back at once: else what it keeps, half as much again, would count as needed
-    malloc = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **malloc}
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+def circumstances() -> dict[str, Any]:
+    """Where and with what a row was measured."""
+    return {
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 def measure(names: list[str], model: str, precision: str, epochs: int, steps: int) -> list[dict[str, Any]]:
@@ -214,7 +195,6 @@ def measure(names: list[str], model: str, precision: str, epochs: int, steps: in
     timed = [Timed(name, create(name, setup), ONCE_TRUSTED if name == ONCE else N_TRUSTED) for name in names]
     train(timed, model, epochs, steps)
     costs = {one.name: one.cost() for one in timed}
-    peaks = {name: memory(name, model, precision) for name in names if name != ONCE}
     return [
         {
             "model": model,
@@ -224,12 +204,7 @@ def measure(names: list[str], model: str, precision: str, epochs: int, steps: in
             "ratio": round(costs[name] / costs["ce"], 3),
             "once": round(costs[name] / costs[ONCE], 3),
             "passes": 108 if name == ONCE else IMAGE_PASSES.get(name),
-            "memory": None if name == ONCE else round(peaks[name] / peaks["ce"], 2),
-            "commit": commit(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "load": round(os.getloadavg()[0], 1),
+            **circumstances(),
         }
         for name in names
     ]
@@ -254,12 +229,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of each method an epoch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROWS)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.memory_of:
-        memory_of(arguments.memory_of, arguments.models, arguments.precisions)
-        return
     names = list(dict.fromkeys(["ce", ONCE, *arguments.methods.split(",")]))
     for model in arguments.models.split(","):
         costs: dict[tuple[str, str], float] = {}
@@ -270,10 +241,7 @@ def main() -> None:
             costs.update({(row["method"], precision): row["ms"] for row in rows})
             print(f"{model}, {precision}")
             for row in sorted(rows, key=lambda row: row["ms"]):
-                print(
-                    "  {method:16} {ms:8.1f} ms  {ratio:5.2f}  once {once:5.2f}  memory {memory}".format(**row),
-                    flush=True,
-                )
+                print("  {method:16} {ms:8.1f} ms  {ratio:5.2f}  once {once:5.2f}".format(**row), flush=True)
         for form, (base, _) in PUBLISHED.items():
             gains = {
                 precision: costs[form, "nchw"] / costs[base, precision]
