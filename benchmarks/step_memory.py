@@ -21,6 +21,9 @@ from ebomlc.methods import METHODS
 
 ROWS = ROOT / "results" / "step_memory.csv"
 
+EPOCHS = 4
+"""Enough for every phase of a method."""
+
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """glibc gives large blocks back at once: else what it keeps for later, up to half as much again, would count."""
 
@@ -34,12 +37,12 @@ def resident_mb(entry: str) -> float:
 def measure_here(name: str, model: str, precision: str) -> float:
     """MiB that a few steps of every phase of a method need, in this process."""
     setup = make_setup(model, precision)
-    train([Timed("ce", create("ce", setup), 4)], model, epochs=1, steps=1)  # libraries are loaded by now
-    one = Timed(name, create(name, setup), N_TRUSTED)
+    train([Timed(name, create(name, setup), N_TRUSTED)], model, EPOCHS, 1)  # what is loaded once is there by now
     gc.collect()
+    one = Timed(name, create(name, setup), N_TRUSTED)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = resident_mb("VmRSS")
-    train([one], model, epochs=4, steps=2)
+    train([one], model, EPOCHS, 2)
     return resident_mb("VmHWM") - before
 
 
