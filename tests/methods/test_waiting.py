@@ -76,5 +76,5 @@ def test_cross_fitting_is_the_one_step_that_waits():
     method = create("plus")
     method.twins.begin()
     method.transition = torch.empty(N_CLASSES, N_CLASSES, device=META)
-    with pytest.raises(Exception, match="(?i)meta"):
+    with pytest.raises(Exception, match=r"(?i)meta"):
         take_steps(method, 0.2)

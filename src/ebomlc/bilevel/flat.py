@@ -198,6 +198,9 @@ def _lay_out(named: dict[str, nn.Parameter]) -> tuple[_Slot, ...]:
 
 
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:
-    """Dimensions from slowest to fastest."""
-    strides = tensor.stride()
-    return tuple(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
+    """Dimensions from slowest to fastest.
+
+    One of size 1 has any stride. Among equal strides it comes last, so that a kernel of one input channel that lies in
+    channels_last is still seen to: convolutions take their layout from it.
+    """
+    return tuple(sorted(range(tensor.dim()), key=lambda dim: (-tensor.stride(dim), tensor.shape[dim] == 1)))

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebomlc.bilevel.flat import FlatParameters
@@ -105,8 +106,15 @@ def directional_derivative(
     """
     _load_forward_mode()
     # of the ways to compute attention, only the plain one has a rule for forward mode
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        return torch.func.jvp(function, (dict(weights),), (dict(tangent),))[1]
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        # as torch.func.jvp, whose wrapped tensors take a fifth longer with a small network
+        value = function({name: _dual(weight, tangent[name]) for name, weight in weights.items()})
+        primal, change = forward_ad.unpack_dual(value)  # pyright: ignore[reportUnknownMemberType]
+        return torch.zeros_like(primal) if change is None else change
+
+
+def _dual(value: Tensor, tangent: Tensor) -> Tensor:
+    return forward_ad.make_dual(value, tangent)  # pyright: ignore[reportUnknownMemberType]
 
 
 @cache
@@ -115,4 +123,5 @@ def _load_forward_mode() -> None:
     # Once, not around every call: catch_warnings makes Python forget which warnings it has already shown.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=DeprecationWarning)
-        torch.func.jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
+        with forward_ad.dual_level():
+            _dual(torch.zeros(()), torch.zeros(())).neg()

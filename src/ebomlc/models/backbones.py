@@ -122,8 +122,8 @@ class GlobalAverage(nn.Module):
     """Mean over height and width: [n, C, H, W] to [n, C]."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Channel means."""
-        return maps.mean((2, 3))
+        """Channel means; written so that the gradient, too, has the channels last where the maps have."""
+        return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 class ResidualBlock(nn.Module):
@@ -146,7 +146,7 @@ class ResidualBlock(nn.Module):
         """Feature maps after the block."""
         shortcut = maps
         if self.new_channels:
-            thinned = maps[:, :, :: self.stride, :: self.stride]
+            thinned = F.avg_pool2d(maps, 1, self.stride)  # a slice, but its gradient keeps the channels last
             shortcut = F.pad(thinned, (0, 0, 0, 0, self.new_channels // 2, self.new_channels - self.new_channels // 2))
         inner = F.relu(self.norm1(self.conv1(maps)), inplace=True)
         return F.relu(self.norm2(self.conv2(inner)).add_(shortcut), inplace=True)

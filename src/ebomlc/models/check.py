@@ -7,10 +7,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
@@ -364,9 +365,10 @@ def _stop_tracking(model: nn.Module) -> None:
                 setattr(layer, name, value)
 
 
-def _jvp(function: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]) -> Any:  # noqa: ANN401 - torch's
+def _jvp(function: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]) -> Tensor:
     # of the ways to compute attention, only the plain one has a rule for forward mode
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         # torch sets forward mode up, at its first use, by way of a function it deprecates itself
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=DeprecationWarning)
-        return torch.func.jvp(function, (weights,), ({name: torch.ones_like(w) for name, w in weights.items()},))
+        duals: dict[str, Tensor] = {name: forward_ad.make_dual(w, torch.ones_like(w)) for name, w in weights.items()}  # pyright: ignore[reportUnknownMemberType]
+        return function(duals)

@@ -76,7 +76,9 @@ def estimate_training(
     with torch.random.fork_rng(devices):
         method = create()
         for epoch in range(EPOCHS):
-            method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted]), ranks.gather))
+            method.begin_epoch(
+                EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted]), ranks.gather)
+            )
             method.model.train()
             for _ in range(1 + (epoch == 0)):  # the first step of all wakes the libraries
                 started = time.perf_counter()
