@@ -168,3 +168,9 @@ def test_directional_derivative_builds_no_graph():
     )
     assert along.tolist() == [[4.0]]
     assert not along.requires_grad
+
+
+def test_what_does_not_depend_on_the_weights_does_not_change():
+    weights = {"a": torch.ones(3, dtype=torch.float64)}
+    change = directional_derivative(lambda at: torch.ones(2, 4, dtype=torch.float64), weights, weights)
+    assert torch.equal(change, torch.zeros(2, 4, dtype=torch.float64))
