@@ -221,7 +221,7 @@ def step_costs() -> Iterator[str]:
     runs = "; ".join(f"{model} {part['run'].max() + 1}" for model, part in rows.groupby("model", sort=False))
     yield f"Runs: {runs}; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
     yield f"Memory that the steps need, over that of `ce`:\n\n```\n{COMMANDS['step_memory']}\n```"
-    rows = pd.read_csv(ROWS / "step_memory.csv")
+    rows = pd.read_csv(ROWS / "step_memory.csv").drop_duplicates(["model", "precision", "method"], keep="last")
     rows["cell"] = rows["model"] + ", " + rows["precision"]
     table = rows.pivot(index="method", columns="cell", values="ratio")
     yield markdown_table(table.loc[rows["method"].unique(), rows["cell"].unique()].reset_index())
