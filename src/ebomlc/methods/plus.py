@@ -397,7 +397,7 @@ class Plus:
         self.given_weight.fill_(weight if self.apart else 1.0)
 
     def _unfitted(self, rows: Batch) -> Tensor:
-        """Probabilities [n, K] of rows, each by the twin of the other fold; by its own where nothing is cross-fitted."""
+        """Probabilities [n, K] of rows, by the twin of the other fold, or their own where nothing is cross-fitted."""
         first, second = (self._right(twin.logits(rows.inputs)) for twin in self.twins.networks)
         by_first = fold(rows.index) == int(self.settings.cross_fitted)
         return torch.where(by_first[:, None], first, second)
