@@ -3,8 +3,8 @@
     python benchmarks/results_page.py
 
 The rows are what `ebomlc bench run` writes (rows.csv), copied to results/SUITE.csv, and those of label_quality.py,
-step_cost.py and epoch_cost.py; no number on the page comes from anywhere else. A suite without rows is said to have
-none.
+step_cost.py, step_memory.py, epoch_cost.py and variants.py; no number on the page comes from anywhere else. A suite
+without rows is said to have none.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ COMMANDS = {
     "label_quality": "python benchmarks/label_quality.py --cifar DIR",
     "epoch_cost": "python benchmarks/epoch_cost.py --methods ce,plus --models cnn-tiny,resnet20 --epochs 3 "
     "--data-dir DIR",
+    "precision": "python benchmarks/variants.py ce,plus,mlc training precision float32,bfloat16",
     "step_memory": "python benchmarks/step_memory.py --methods ce,mlc-head,mlc,ebomlc,plus",
     "step_cost": "python benchmarks/step_cost.py --methods ce,mlc-head,mlc,ebomlc,plus",
 }
@@ -256,6 +257,23 @@ def _gains(ms: pd.DataFrame) -> Iterator[str]:
             yield f"- {form}, in float32 NCHW, takes so many times as long as ours with {model}: {gains}"
 
 
+def variants() -> Iterator[str]:
+    """What single settings do to accuracy on the development rows."""
+    rows = pd.read_csv(ROWS / "variants.csv")
+    for setting, part in rows.groupby("setting", sort=False):
+        yield f"## {setting.capitalize()}"
+        yield f"```\n{COMMANDS[setting]}\n```"
+        yield "Development rows and noise of `benchmarks/tune.py`: scored rows predicted right / right suggestions, %."
+        figures = part.assign(
+            cell=part["noise"] + ", " + part["value"],
+            shown=[f"{percent(test)} / {percent(labels)}" for test, labels in part[[TEST, LABELS]].to_numpy()],
+        )
+        table = figures.pivot(index="method", columns="cell", values="shown")
+        yield markdown_table(table.loc[figures["method"].unique(), figures["cell"].unique()].reset_index())
+        last = part.iloc[-1]
+        yield f"{len(part)} runs, seed {last['seed']}; commit {last['commit'][:10]}; torch {last['torch']}."
+
+
 def label_quality() -> Iterator[str]:
     """What the output about labels is worth, beside other tools'."""
     yield "## Labels"
@@ -276,7 +294,7 @@ def main() -> None:
         if path.exists() and one.suite.startswith("desk"):
             rows = read_rows(path)
             parts += [*goals(rows), *(paper_claims(rows) if one.suite == "desk-fashion" else ())]
-    parts += [*label_quality(), *step_costs(), *epoch_costs()]
+    parts += [*label_quality(), *step_costs(), *epoch_costs(), *variants()]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
 
