@@ -86,6 +86,15 @@ def test_gradient_of_unused_parameters_is_zero_and_graph_can_be_kept():
         flat.gradient(loss)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_of_one_channel_keeps_its_layout(memory_format):
+    net = nn.Conv2d(1, 4, 3).to(memory_format=memory_format)
+    maps = torch.randn(2, 1, 6, 6)
+    before = net(maps).stride()
+    FlatParameters(net)
+    assert net(maps).stride() == before
+
+
 def test_channels_last_strides_stay():
     net = make_net().to(memory_format=torch.channels_last)
     strides = {name: p.stride() for name, p in net.named_parameters()}
