@@ -217,17 +217,13 @@ def step_costs() -> Iterator[str]:
         order = rows.groupby("method")["ratio"].mean().sort_values().index
         yield markdown_table(spans.loc[order, names.unique()].fillna("-").reset_index())
     yield "\n".join(_gains(rows.pivot(index=["model", "run"], columns=["method", "precision"], values="ms")))
-    last = rows.iloc[-1]
-    commits = ", ".join(sorted({commit[:10] for commit in rows["commit"]}))
     runs = "; ".join(f"{model} {part['run'].max() + 1}" for model, part in rows.groupby("model", sort=False))
-    yield f"Runs: {runs}; commit {commits}; torch {last['torch']}; {last['machine']}, one thread."
+    yield f"Runs: {runs}; {_made(rows)}; {rows['machine'].iloc[-1]}, one thread."
     yield f"Memory that the steps need, over that of `ce`:\n\n```\n{COMMANDS['step_memory']}\n```"
     rows = pd.read_csv(ROWS / "step_memory.csv").drop_duplicates(["model", "precision", "method"], keep="last")
     rows["cell"] = rows["model"] + ", " + rows["precision"]
-    table = rows.pivot(index="method", columns="cell", values="ratio")
-    yield markdown_table(table.loc[rows["method"].unique(), rows["cell"].unique()].reset_index())
-    last = rows.iloc[-1]
-    yield f"One run; commit {last['commit'][:10]}; torch {last['torch']}; {last['machine']}, one thread."
+    yield _by_cell(rows, "ratio")
+    yield f"One run; {_made(rows)}; {rows['machine'].iloc[-1]}, one thread."
 
 
 def epoch_costs() -> Iterator[str]:
@@ -238,8 +234,19 @@ def epoch_costs() -> Iterator[str]:
     shares = rows.loc[:, "forward":"neither"].map("{:.1%}".format)
     shares.columns = [name.replace("_", " ") for name in shares]
     yield markdown_table(pd.concat([rows[["method", "model"]], shares], axis=1))
-    last = rows.iloc[-1]
-    yield f"{len(rows)} runs; commit {last['commit'][:10]}; torch {last['torch']}; {last['machine']}, one thread."
+    yield f"{len(rows)} runs; {_made(rows)}; {rows['machine'].iloc[-1]}, one thread."
+
+
+def _made(rows: pd.DataFrame) -> str:
+    """Which code the rows come from."""
+    commits = ", ".join(sorted({commit[:10] for commit in rows["commit"]}))
+    return f"commit {commits}; torch {rows['torch'].iloc[-1]}"
+
+
+def _by_cell(rows: pd.DataFrame, column: str) -> str:
+    """A table of methods by what the column ``cell`` names, both in the order of the rows."""
+    table = rows.pivot(index="method", columns="cell", values=column)
+    return markdown_table(table.loc[rows["method"].unique(), rows["cell"].unique()].reset_index())
 
 
 def _span(values: pd.Series) -> str:
@@ -268,10 +275,9 @@ def variants() -> Iterator[str]:
             cell=part["noise"] + ", " + part["value"],
             shown=[f"{percent(test)} / {percent(labels)}" for test, labels in part[[TEST, LABELS]].to_numpy()],
         )
-        table = figures.pivot(index="method", columns="cell", values="shown")
-        yield markdown_table(table.loc[figures["method"].unique(), figures["cell"].unique()].reset_index())
-        last = part.iloc[-1]
-        yield f"{len(part)} runs, seed {last['seed']}; commit {last['commit'][:10]}; torch {last['torch']}."
+        yield _by_cell(figures, "shown")
+        seeds = ", ".join(str(seed) for seed in part["seed"].unique())
+        yield f"{len(part)} runs, seed {seeds}; {_made(part)}."
 
 
 def label_quality() -> Iterator[str]:
