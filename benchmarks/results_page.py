@@ -186,9 +186,7 @@ def paper_claims(rows: pd.DataFrame) -> Iterator[str]:
 
 def _cheaper() -> Iterator[str]:
     """A step of EBOMLC over one of mlc, as published and as here, for each network."""
-    rows = pd.read_csv(ROWS / "step_cost.csv")
-    rows["run"] = rows.groupby(["model", "precision", "method"]).cumcount()
-    ms = rows.pivot(index=["model", "run"], columns=["method", "precision"], values="ms")
+    ms = _milliseconds(step_rows())
     theirs, mlc = [next(form for form in PUBLISHED if form.startswith(f"{name},")) for name in (PAPER, "mlc")]
     for model, part in ms.groupby(level="model", sort=False):
         if part[mlc, "nchw"].notna().any():
@@ -203,20 +201,28 @@ def _cheaper() -> Iterator[str]:
 # --- what is not a suite ----------------------------------------------------------------------------------------------
 
 
+def step_rows() -> pd.DataFrame:
+    """Costs of steps, with the number of the run that each row is of."""
+    rows = pd.read_csv(ROWS / "step_cost.csv")
+    return rows.assign(run=rows.groupby(["model", "precision", "method"]).cumcount())
+
+
+def _milliseconds(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.pivot(index=["model", "run"], columns=["method", "precision"], values="ms")
+
+
 def step_costs() -> Iterator[str]:
     """What a step of each method costs, and what our forms of two methods gain over the published ones."""
     yield "## Cost of a step"
     yield f"```\n{COMMANDS['step_cost']}\n```"
-    rows = pd.read_csv(ROWS / "step_cost.csv")
-    keys = ["model", "precision", "method"]
-    rows["run"] = rows.groupby(keys).cumcount()
+    rows = step_rows()
     names = rows["model"] + ", " + rows["precision"]
     for column, words in COSTS.items():
         yield f"{words}; the least and the most of the runs:"
         spans = rows.assign(cell=names).groupby(["method", "cell"], sort=False)[column].agg(_span).unstack()
         order = rows.groupby("method")["ratio"].mean().sort_values().index
         yield markdown_table(spans.loc[order, names.unique()].fillna("-").reset_index())
-    yield "\n".join(_gains(rows.pivot(index=["model", "run"], columns=["method", "precision"], values="ms")))
+    yield "\n".join(_gains(_milliseconds(rows)))
     runs = "; ".join(f"{model} {part['run'].max() + 1}" for model, part in rows.groupby("model", sort=False))
     yield f"Runs: {runs}; {_made(rows)}; {rows['machine'].iloc[-1]}, one thread."
     yield f"Memory that the steps need, over that of `ce`:\n\n```\n{COMMANDS['step_memory']}\n```"
@@ -264,20 +270,18 @@ def _gains(ms: pd.DataFrame) -> Iterator[str]:
             yield f"- {form}, in float32 NCHW, takes so many times as long as ours with {model}: {gains}"
 
 
-def variants() -> Iterator[str]:
-    """What single settings do to accuracy on the development rows."""
-    rows = pd.read_csv(ROWS / "variants.csv")
-    for setting, part in rows.groupby("setting", sort=False):
-        yield f"## {setting.capitalize()}"
-        yield f"```\n{COMMANDS[setting]}\n```"
-        yield "Development rows and noise of `benchmarks/tune.py`: scored rows predicted right / right suggestions, %."
-        figures = part.assign(
-            cell=part["noise"] + ", " + part["value"],
-            shown=[f"{percent(test)} / {percent(labels)}" for test, labels in part[[TEST, LABELS]].to_numpy()],
-        )
-        yield _by_cell(figures, "shown")
-        seeds = ", ".join(str(seed) for seed in part["seed"].unique())
-        yield f"{len(part)} runs, seed {seeds}; {_made(part)}."
+def precision() -> Iterator[str]:
+    """What bfloat16 does to accuracy on the development rows."""
+    yield "## Precision"
+    yield f"```\n{COMMANDS['precision']}\n```"
+    yield "Development rows and noise of `benchmarks/tune.py`: scored rows predicted right / right suggestions, %."
+    rows = pd.read_csv(ROWS / "variants.csv").query("setting == 'precision'")
+    means = rows.groupby(["method", "noise", "value"], sort=False)[[TEST, LABELS]].mean().reset_index()
+    means["cell"] = means["noise"] + ", " + means["value"]
+    means["shown"] = [f"{percent(test)} / {percent(labels)}" for test, labels in means[[TEST, LABELS]].to_numpy()]
+    yield _by_cell(means, "shown")
+    seeds = ", ".join(str(seed) for seed in rows["seed"].unique())
+    yield f"{len(rows)} runs, seed {seeds}; {_made(rows)}."
 
 
 def label_quality() -> Iterator[str]:
@@ -300,7 +304,7 @@ def main() -> None:
         if path.exists() and one.suite.startswith("desk"):
             rows = read_rows(path)
             parts += [*goals(rows), *(paper_claims(rows) if one.suite == "desk-fashion" else ())]
-    parts += [*label_quality(), *step_costs(), *epoch_costs(), *variants()]
+    parts += [*label_quality(), *step_costs(), *epoch_costs(), *precision()]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
 

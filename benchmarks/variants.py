@@ -15,9 +15,9 @@ import tomllib
 import warnings
 from itertools import product
 
-from tune import CHOSEN, EPOCHS, NOISES, ROWS, SEED, append, kept, run_trial
+from tune import CHOSEN, EPOCHS, N_NOISY, NOISES, ROWS, SEED, append, kept, run_trial
 
-OUT, N_NOISY = ROWS.with_name("variants.csv"), 6000
+OUT = ROWS.with_name("variants.csv")
 TABLES = ("settings", "training")
 
 

@@ -24,7 +24,8 @@ FOLDER_HELP = "Folder of `ebomlc bench run --out`, or a CSV file of its rows."
 @bench_app.command("run", no_args_is_help=True)
 def bench_run(
     suite: Annotated[
-        str, typer.Argument(help="smoke, desk-fashion, desk-cifar, ablation, trusted-size, pairs or paper.")
+        str,
+        typer.Argument(help="smoke, desk-fashion, desk-cifar, plus-ablation, ablation, trusted-size, pairs or paper."),
     ],
     *,
     out: Annotated[Path, typer.Option(help="Folder to write; a suite that was broken off there is continued.")],

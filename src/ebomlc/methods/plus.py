@@ -30,6 +30,9 @@ all it should, trusted rows are everybody's again, for the twins need them. Wher
 keywords, T enters with the weight as its exponent, trusted rows stay apart, and each epoch of the second phase weighs
 anew.
 
+The mixtures and the averaged weights bring most of the accuracy. Beside them cross-fitting brings right labels, most
+where mistakes depend on the row, and costs nothing (docs/results.md, plus-ablation).
+
 Probabilities come from averaged weights, which costs no pass over any image and takes the place of a schedule that ends
 in each of the phases. Image-passes a step at 100 noisy and 100 trusted rows: 100, then 200 + 100/3, then 200; with the
 default shares 206 on average, where `ce` has 200.
