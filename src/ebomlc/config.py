@@ -301,8 +301,8 @@ def automatic_heldout_fraction(n_trusted: int) -> float:
 
 IMBALANCE = 5.0
 
-AUTO_STEPS = 1200
-AUTO_EPOCHS = (20, 100)
+AUTO_STEPS = 3000
+AUTO_EPOCHS = (20, 500)
 
 
 def automatic_epochs(steps_per_epoch: int) -> int:

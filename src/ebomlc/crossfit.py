@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ebomlc.data.loader import PairedLoader, StoredRows
@@ -24,7 +22,7 @@ from ebomlc.preparation import Job, telling_labels
 from ebomlc.records import NO_LABEL, FloatArray, IntArray
 from ebomlc.seeding import child_seed
 from ebomlc.training import engine
-from ebomlc.training.decay import SHARE
+from ebomlc.training.decay import fit_linear
 from ebomlc.training.trackers import NullTracker
 
 SHARE_OF_EPOCHS = 0.3
@@ -35,7 +33,6 @@ ENOUGH_FOR_A_CURVE = 100
 """With fewer pairs a quarter of them is too little to train on."""
 
 ASKED_AT_ONCE = 1000
-WEAKEST_PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,7 @@ def _fit_linear(job: Job, right: IntArray, trusted: IntArray) -> LogisticRegress
     classes = right[trusted]
     if len(np.unique(classes)) < 2:
         return None
-    inputs = job.encoded[trusted]
-    # the ridge penalty that the weight decay was made from; see `ebomlc.training.decay`
-    penalty = max((job.config.training.weight_decay or 0) / SHARE, WEAKEST_PENALTY)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=1 / (penalty * len(trusted)), max_iter=300).fit(_flat(inputs), classes)
+    return fit_linear(_flat(job.encoded[trusted]), classes, job.ridge)
 
 
 def _flat(inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from ebomlc.models import (
 from ebomlc.records import NO_LABEL, Batch, IntArray, Share
 from ebomlc.reviewed import load_reviewed
 from ebomlc.seeding import seed_global
-from ebomlc.training.decay import choose_weight_decay
+from ebomlc.training.decay import Labelled, choose_ridge, choose_weight_decay
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
 from ebomlc.training.distributed import ALONE, Ranks
 from ebomlc.training.shared_norm import share_batch_norm
@@ -51,7 +51,7 @@ TRAINED_SIZE, FROZEN_SIZE = 64, 224
 FROZEN_DEFAULT, IMAGES_AS_THEY_ARE = "efficientnet-lite0", "pixels"
 
 CROP_PADDING = 4
-IMAGE_WEIGHT_DECAY = 5e-4
+IMAGE_WEIGHT_DECAY, IMAGE_RIDGE = 5e-4, 1e-3
 MEMORY_SHARE = 0.5
 """Encoded rows are kept in memory, or on the GPU, where they take no more than this share of what is free there."""
 
@@ -119,6 +119,14 @@ class Job:
     heldout: Batch
     reasons: Mapping[str, str]
     ranks: Ranks = ALONE
+
+    @cached_property
+    def ridge(self) -> float:
+        """Penalty of a linear model on the trusted rows."""
+        if self.encoded.ndim == 4:
+            return IMAGE_RIDGE
+        trusted = _sample(self.pool, self.encoded, self.pool.split.trusted, self.config.seed)
+        return choose_ridge(trusted, self.pool.n_classes, self.config.seed)
 
 
 def prepare(config: RunConfig, given: Given, say: Say | None, ranks: Ranks = ALONE) -> Job:
@@ -325,10 +333,17 @@ def _decide_training(
         raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
     decay = training.weight_decay
     if decay is None:
-        rows = pool.split.trusted
-        is_image = encoded.ndim == 4
-        decay = IMAGE_WEIGHT_DECAY if is_image else choose_weight_decay(encoded[rows], pool.right[rows], config.seed)
+        decay = IMAGE_WEIGHT_DECAY
+        if encoded.ndim != 4:
+            trusted, noisy = (
+                _sample(pool, encoded, rows, config.seed) for rows in (pool.split.trusted, pool.split.noisy)
+            )
+            decay = choose_weight_decay(trusted, noisy, pool.n_classes, config.seed)
     return replace(training, epochs=epochs, weight_decay=decay)
+
+
+def _sample(pool: Pool, encoded: Encoded, rows: IntArray, seed: int) -> Labelled:
+    return Labelled.sample(encoded, pool.right, telling_labels(pool), rows, seed)
 
 
 def _class_counts(pool: Pool) -> IntArray:

@@ -87,10 +87,13 @@ class StepReport:
         The lower loss, before the step.
     measures : mapping of str to Tensor, shape []
         Further figures of the method, averaged over an epoch into ``metrics.csv``.
+    lr : float, optional
+        Learning rate of the step, where it is another than the method was told.
     """
 
     loss: Tensor
     measures: Mapping[str, Tensor] = field(default_factory=dict)
+    lr: float | None = None
 
 
 @dataclass(frozen=True)

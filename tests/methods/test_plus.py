@@ -16,7 +16,7 @@ from ebomlc.methods.transition import bayes_posterior, transition_from_predictio
 from ebomlc.records import NO_LABEL, Batch
 from tests.methods.conftest import CLASS_WEIGHTS, N_CLASSES, Problem, create
 
-EPOCHS = 10
+EPOCHS = 15
 """One of warm-up, three of cross-fitting."""
 
 
@@ -341,3 +341,21 @@ def test_settings_out_of_range_are_refused():
     for bad in ({"warm_up": -0.1}, {"cross_fitting": 1.5}, {"averaging": 2.0}, {"warm_up": 0.6, "cross_fitting": 0.5}):
         with pytest.raises(InputError, match="must"):
             find_method("plus").parse_settings(bad)
+
+
+def test_every_network_goes_through_the_whole_schedule():
+    method, noisy, trusted = begun(Problem("mlp"))
+    rates = []
+    for epoch in range(EPOCHS):
+        if epoch:
+            method.begin_epoch(EpochContext(epoch, EPOCHS, lambda: iter([noisy]), lambda: iter([trusted])))
+        context = StepContext(0.7, epoch / EPOCHS, schedule=lambda done: 0.1 * (1 - done))
+        rates.append(method.step(noisy, trusted, context).lr)
+    twins, main = rates[:4], rates[4:]
+    assert twins == pytest.approx([0.1 * (1 - k / 15) for k in range(4)])
+    assert main == pytest.approx([0.1 * (1 - k / 11) for k in range(11)])
+
+
+def test_without_a_schedule_the_rate_is_the_one_that_is_told():
+    method, noisy, trusted = begun(Problem("mlp"), epochs_done=5)
+    assert method.step(noisy, trusted, StepContext(0.05, 0.9)).lr == 0.05

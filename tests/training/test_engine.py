@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -120,6 +121,22 @@ def test_rows_of_metrics_average_over_the_epoch(tmp_path):
     assert [float(row["loss"]) for row in table] == [2.5, 6.5]
     assert [float(row["twice"]) for row in table] == [5.0, 13.0]
     assert [row["epoch"] for row in table] == ["1", "2"]
+
+
+class Restarting(Scripted):
+    """Goes through the whole schedule in the second of two epochs, and says so."""
+
+    def step(self, noisy, trusted, context):
+        report = super().step(noisy, trusted, context)
+        return replace(report, lr=context.lr_since(0.5 if context.progress >= 0.5 else 0.0))
+
+
+def test_metrics_name_the_rate_of_the_last_step():
+    settings = config(2)
+    told = engine.fit(Scripted(), loader(), rows(5, 0), settings, NullTracker(), quiet=True).rows
+    assert [row["lr"] for row in told] == [learning_rate(settings, share) for share in (3 / 8, 7 / 8)]
+    own = engine.fit(Restarting(), loader(), rows(5, 0), settings, NullTracker(), quiet=True).rows
+    assert [row["lr"] for row in own] == pytest.approx([learning_rate(settings, share) for share in (3 / 8, 3 / 4)])
 
 
 @pytest.mark.parametrize(

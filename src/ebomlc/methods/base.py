@@ -42,12 +42,19 @@ class StepContext:
     gather : callable
         Joins what the ranks hold of their rows of the batch [n, ...], as many on each. For figures that are kept of
         single rows, which every rank keeps of all: another epoch gives the row to another rank.
+    schedule : callable, optional
+        Learning rate after a share of the steps; without one it is always `lr`.
     """
 
     lr: float
     progress: float
     reduce: Callable[[Tensor], Tensor] = identity
     gather: Callable[[Tensor], Tensor] = identity
+    schedule: Callable[[float], float] | None = None
+
+    def lr_since(self, begun: float) -> float:
+        """Learning rate of a network that goes through the whole schedule from the share `begun` of the steps on."""
+        return self.schedule((self.progress - begun) / (1 - begun)) if self.schedule else self.lr
 
     def reduce_together(self, gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Averages of several flat gradients over ranks, for one message instead of many."""

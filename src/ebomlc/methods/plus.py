@@ -21,7 +21,8 @@ model at rows that the model was trained on.
    *other* twin's probabilities. What a twin learns by heart thus never comes back to it as a target of the same row.
 3. *Training.* Every noisy row gets its target once, from the twin that has not trained on it, with T estimated again
    from those probabilities. A fresh main model learns the fixed targets and the trusted rows' right labels, from
-   mixtures of two rows each (`mix_rows`), which are harder to learn by heart.
+   mixtures of two rows each (`mix_rows`), which are harder to learn by heart. It goes through the whole schedule of
+   the learning rate, which begins anew for it.
 
 The E step takes mistakes to depend on the right label alone. Where trusted rows carry the label they were given, that
 can be put to the test, and cross-fitting makes the test honest: in the warm-up a trusted row belongs to one of the
@@ -35,7 +36,7 @@ where mistakes depend on the row, and costs nothing (docs/results.md, plus-ablat
 
 Probabilities come from averaged weights, which costs no pass over any image and takes the place of a schedule that ends
 in each of the phases. Image-passes a step at 100 noisy and 100 trusted rows: 100, then 200 + 100/3, then 200; with the
-default shares 206 on average, where `ce` has 200.
+default shares 199 on average, where `ce` has 200.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class PlusSettings:
     """
 
     warm_up: float = 0.08
-    cross_fitting: float = 0.3
+    cross_fitting: float = 0.2
     averaging: float = 0.1
     mixup: float = 0.3
     cross_fitted: bool = True
@@ -135,12 +136,16 @@ class AveragedLearner:
         self.model: MainModel = copy.deepcopy(self.learner.model)
         self.flat = FlatParameters(self.model)
         self.horizon = horizon
+        self.begun: Tensor = torch.zeros((), dtype=torch.float64)
         self.progress: Tensor = torch.zeros((), dtype=torch.float64)
         self.steps = torch.zeros((), dtype=torch.int64)
 
-    def take_step(self, gradient: Tensor, context: StepContext) -> None:
-        """One optimizer step; the average follows, faster while there is little to average."""
-        self.learner.take_step(gradient, context.lr)
+    def take_step(self, gradient: Tensor, context: StepContext) -> float:
+        """One optimizer step, whose rate it returns; the average follows, faster while there is little to average."""
+        if not int(self.steps):
+            self.begun = torch.tensor(context.progress, dtype=torch.float64)
+        lr = context.lr_since(float(self.begun))
+        self.learner.take_step(gradient, lr)
         self.steps += 1
         elapsed = context.progress - float(self.progress) if int(self.steps) > 1 else 0.0
         self.progress = torch.tensor(context.progress, dtype=torch.float64)
@@ -149,6 +154,7 @@ class AveragedLearner:
         self.flat.assign(torch.lerp(self.flat.vector, self.learner.flat.vector, share))
         for average, buffer in zip(self.model.buffers(), self.learner.model.buffers(), strict=True):
             average.copy_(torch.lerp(average, buffer, share) if buffer.is_floating_point() else buffer)
+        return lr
 
     @torch.no_grad()
     def logits(self, inputs: Tensor) -> Tensor:
@@ -160,7 +166,7 @@ class AveragedLearner:
         """Both sets of weights, the optimizer's state and how far the average has come."""
         modules = module_state({"model": self.learner.model, "average": self.model})
         optimizer = {f"optimizer.{name}": value for name, value in self.learner.state_dict().items()}
-        state = {**modules, **optimizer, "progress": self.progress, "taken": self.steps}
+        state = {**modules, **optimizer, "begun": self.begun, "progress": self.progress, "taken": self.steps}
         # a network's own state shares memory with this one while it is the method's model, and files hold no aliases
         return {name: value.clone() for name, value in state.items()}
 
@@ -169,7 +175,7 @@ class AveragedLearner:
         load_module_state({"model": self.learner.model, "average": self.model}, state)
         prefix = "optimizer."
         self.learner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        self.progress, self.steps = state["progress"].cpu(), state["taken"].cpu()
+        self.begun, self.progress, self.steps = (state[name].cpu() for name in ("begun", "progress", "taken"))
 
 
 class Twins:
@@ -439,9 +445,11 @@ def _move(networks: Sequence[AveragedLearner], losses: list[Tensor], context: St
         flat.gradient(loss) if loss.requires_grad else torch.zeros_like(flat.vector)
         for flat, loss in zip(flats, losses, strict=True)
     ]
-    for network, gradient in zip(networks, context.reduce_together(gradients), strict=True):
+    rates = [
         network.take_step(gradient, context)
-    return StepReport(torch.stack(losses).detach().mean())
+        for network, gradient in zip(networks, context.reduce_together(gradients), strict=True)
+    ]
+    return StepReport(torch.stack(losses).detach().mean(), lr=rates[0])
 
 
 register(

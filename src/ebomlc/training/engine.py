@@ -216,12 +216,12 @@ def _train_epoch(run: _Run, bar: tqdm[Any], signals: HeldSignals) -> Divergence 
         method.begin_epoch(EpochContext(epoch, run.epochs, noisy_pass, trusted_pass, ranks.gather))
         progress.interval = Interval()
     method.model.train()
-    lr = run.config.lr
+    schedule = partial(learning_rate, run.config)
     for noisy, trusted in loader.epoch(epoch, done):
         share = progress.step / run.total
-        lr = learning_rate(run.config, share)
+        lr = schedule(share)
         run.seed(f"step {progress.step} of rank {ranks.rank}")
-        context = StepContext(lr, share, ranks.average, partial(ranks.gather, alike=True))
+        context = StepContext(lr, share, ranks.average, partial(ranks.gather, alike=True), schedule)
         progress.interval.add(method.step(noisy, trusted, context), lr)
         progress.step += 1
         bar.update(loader.batch_size)
@@ -236,7 +236,7 @@ def _train_epoch(run: _Run, bar: tqdm[Any], signals: HeldSignals) -> Divergence 
             run.save()
             signals.deliver()
     finite = _is_finite(method, loader.trusted[slice(0, EVALUATION_BATCH)])
-    return None if finite else Divergence(progress.step, lr)
+    return None if finite else Divergence(progress.step, progress.interval.lr)
 
 
 def _end_epoch(run: _Run, heldout: Batch, tracker: Tracker, signals: HeldSignals) -> None:
@@ -249,7 +249,7 @@ def _end_epoch(run: _Run, heldout: Batch, tracker: Tracker, signals: HeldSignals
     row = {
         "epoch": progress.last.epoch,
         "step": step,
-        "lr": learning_rate(run.config, (step - 1) / run.total),
+        "lr": progress.interval.lr,
         **progress.interval.means(),
         "heldout_accuracy": progress.last.heldout_accuracy,
         "seconds": round(run.seconds(), 3),

@@ -49,11 +49,13 @@ class Interval:
     sums: dict[str, float] = field(default_factory=dict)
     steps: int = 0
     loss: float = float("nan")
+    lr: float = float("nan")
 
     def add(self, report: StepReport, lr: float) -> None:
-        """Take in what a step at rate `lr` said."""
+        """Take in what a step said that was told the rate `lr`."""
         self.reports.append(report)
-        self.rates.append(lr)
+        self.lr = lr if report.lr is None else report.lr
+        self.rates.append(self.lr)
 
     def share(self, average: Callable[[Tensor], Tensor]) -> None:
         """Replace each figure that is not summed up yet by its average over ranks."""
