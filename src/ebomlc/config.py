@@ -200,7 +200,7 @@ class TrainingConfig:
         Of SGD.
     weight_decay : float, optional
         Coupled into SGD's step, decoupled under AdamW. By default 5e-4 for images; for numbers and
-        text chosen on the trusted rows by `ebomlc.training.decay.choose_weight_decay`.
+        text chosen by `ebomlc.training.decay.choose_weight_decay`.
     lr_floor : float in [0, 1]
         The schedule ends at ``lr_floor * lr``; the gap of EBOMLC vanishes with the rate, so it must not reach zero.
     schedule : {"cosine", "step", "constant"}
