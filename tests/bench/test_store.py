@@ -65,8 +65,8 @@ def test_whatever_decides_the_result_changes_the_key(record, table, name, value)
 def test_a_revision_of_one_method_outdates_its_cells_only(record, monkeypatch):
     assert outdated(record) is None
     monkeypatch.setattr(room, "METHOD_REVISIONS", {"glc": 2})
-    assert outdated(record) == "revision 1.1 instead of 1.2"
-    assert current_versions("ce")["revision"] == "1.1"
+    assert outdated(record) == f"revision {room.REVISION}.1 instead of {room.REVISION}.2"
+    assert current_versions("ce")["revision"] == f"{room.REVISION}.1"
 
 
 def test_cells_of_another_version_are_refused_with_the_difference(record, tmp_path):
@@ -167,8 +167,9 @@ def test_rows_that_do_not_compare_are_refused(grid, tmp_path, case, message):
 
 
 def test_a_folder_of_another_version_gives_no_rows(copied, monkeypatch):
-    monkeypatch.setattr(room, "REVISION", 2)
-    with pytest.raises(InputError, match=r"another version: revision 1\.1 instead of 2\.1"):
+    before = room.REVISION
+    monkeypatch.setattr(room, "REVISION", before + 1)
+    with pytest.raises(InputError, match=rf"another version: revision {before}\.1 instead of {before + 1}\.1"):
         read_rows(copied)
 
 

@@ -98,7 +98,7 @@ def choose_weight_decay(trusted: Labelled, noisy: Labelled, n_classes: int, seed
     A few hundred trusted rows alone call for a stronger penalty than they do together with the noisy rows, where the
     labels of these can be put right: for each fold, Bayes' rule with the linear model of the other trusted rows gives
     every noisy row its likeliest label, and the penalty is chosen anew on all of them, among those no stronger than
-    `choose_ridge` has it. Rows more never call for a stronger one; that they seem to comes of wrong labels.
+    `choose_ridge` has it: more rows never call for a stronger one, and where they seem to, wrong labels are at fault.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _least_loss(
 
     The loss has one valley, and a fit takes the longer the weaker the penalty.
     """
-    best, least = FALLBACK, np.inf
+    best, least = max(strengths), np.inf
     for strength in sorted(strengths, reverse=True):
         loss = np.mean([_log_loss(fit_linear(x, y, strength), left, n_classes) for x, y, left in folds])
         if loss > least:
