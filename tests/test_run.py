@@ -178,7 +178,7 @@ BANDS = {
     "forward": ((0.69, 0.82), (0.66, 0.78)),
     "bayes": ((0.80, 0.93), (0.85, 0.97)),
     "mlc-head": ((0.87, 1.0), (0.88, 1.0)),
-    "l2rw": ((0.82, 0.95), (0.83, 0.95)),
+    "l2rw": ((0.86, 0.98), (0.88, 1.0)),
     "mw-net": ((0.60, 0.74), (0.59, 0.72)),
     "mslc": ((0.67, 0.80), (0.62, 0.74)),
     "emlc": ((0.84, 0.96), (0.84, 0.96)),
@@ -189,7 +189,10 @@ BANDS = {
 @pytest.mark.filterwarnings("ignore::ebomlc.errors.DataWarning")  # a method may copy, and that is said
 @pytest.mark.parametrize("method", METHODS)
 def test_accuracy_band_on_digits(method, tmp_path):
-    summary = fit("digits", **NOISY_DIGITS, method=method, epochs=30, out=tmp_path / "run").summary
+    config = tmp_path / "config.toml"
+    # at 0.1 rounding alone moves l2rw between 73 and 90 %, so that processors disagree
+    config.write_text("[training]\nlr = 0.05\n" if method == "l2rw" else "")
+    summary = fit("digits", **NOISY_DIGITS, method=method, epochs=30, config=config, out=tmp_path / "run").summary
     assert summary["measured_noise"] == pytest.approx(0.4, abs=0.03)
     (low, high), (suggested_low, suggested_high) = BANDS[method]
     assert low <= summary["test_accuracy"] <= high
