@@ -199,8 +199,9 @@ class TrainingConfig:
     momentum, nesterov
         Of SGD.
     weight_decay : float, optional
-        Coupled into SGD's step, decoupled under AdamW. By default 5e-4 for images; for numbers and
-        text chosen by `ebomlc.training.decay.choose_weight_decay`.
+        Coupled into SGD's step, decoupled under AdamW. By default for images 5e-4, for ResNets in
+        short trainings more (`ebomlc.training.decay.image_weight_decay`); for numbers and text chosen by
+        `ebomlc.training.decay.choose_weight_decay`.
     lr_floor : float in [0, 1]
         The schedule ends at ``lr_floor * lr``; the gap of EBOMLC vanishes with the rate, so it must not reach zero.
     schedule : {"cosine", "step", "constant"}

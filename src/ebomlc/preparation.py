@@ -38,7 +38,7 @@ from ebomlc.models import (
 from ebomlc.records import NO_LABEL, Batch, IntArray, Share
 from ebomlc.reviewed import load_reviewed
 from ebomlc.seeding import seed_global
-from ebomlc.training.decay import Labelled, choose_ridge, choose_weight_decay
+from ebomlc.training.decay import Labelled, choose_ridge, choose_weight_decay, image_weight_decay
 from ebomlc.training.device import Precision, choose_device, choose_precision, make_optimizer, place
 from ebomlc.training.distributed import ALONE, Ranks
 from ebomlc.training.shared_norm import share_batch_norm
@@ -51,7 +51,7 @@ TRAINED_SIZE, FROZEN_SIZE = 64, 224
 FROZEN_DEFAULT, IMAGES_AS_THEY_ARE = "efficientnet-lite0", "pixels"
 
 CROP_PADDING = 4
-IMAGE_WEIGHT_DECAY, IMAGE_RIDGE = 5e-4, 1e-3
+IMAGE_RIDGE = 1e-3
 MEMORY_SHARE = 0.5
 """Encoded rows are kept in memory, or on the GPU, where they take no more than this share of what is free there."""
 
@@ -168,7 +168,7 @@ def prepare(config: RunConfig, given: Given, say: Say | None, ranks: Ranks = ALO
     balance = imbalance(pool) > IMBALANCE if config.training.balance is None else config.training.balance
     _check_shares(config.training, pool, ranks)
     loader = _make_loader(config, pool, encoded, device, ranks, needs_truth=entry.needs_truth, balance=balance)
-    training = _decide_training(config, entry, pool, encoded, len(loader))
+    training = _decide_training(config, entry, pool, encoded, model_config.name, len(loader))
     probe = loader.noisy[slice(0, loader.batch_size)]
     adapt = partial(share_batch_norm, ranks=ranks) if ranks.size > 1 and training.sync_batch_norm else None
     precision = choose_precision(training, make_model, probe, uses_gap=entry.uses_gap)
@@ -324,7 +324,7 @@ def _absolute(data: DataConfig) -> DataConfig:
 
 
 def _decide_training(
-    config: RunConfig, entry: Entry, pool: Pool, encoded: Encoded, steps_per_epoch: int
+    config: RunConfig, entry: Entry, pool: Pool, encoded: Encoded, model: str, steps_per_epoch: int
 ) -> TrainingConfig:
     """The training section with what was left to the tool filled in."""
     training = config.training
@@ -333,8 +333,9 @@ def _decide_training(
         raise InputError(f"method {entry.name!r} has phases and needs at least {entry.min_epochs} epochs, not {epochs}")
     decay = training.weight_decay
     if decay is None:
-        decay = IMAGE_WEIGHT_DECAY
-        if encoded.ndim != 4:
+        if encoded.ndim == 4:
+            decay = image_weight_decay(model, epochs * steps_per_epoch)
+        else:
             trusted, noisy = (
                 _sample(pool, encoded, rows, config.seed) for rows in (pool.split.trusted, pool.split.noisy)
             )

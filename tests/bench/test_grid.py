@@ -152,7 +152,7 @@ def test_cells_of_another_version_are_refused_or_replaced(copied, monkeypatch):
     kept = {key for key, record in read_records(copied).items() if record["name"] == "trusted-only"}
     monkeypatch.setattr(store, "METHOD_REVISIONS", {"glc": 2})
     before = files(copied)
-    assert f"revision {store.REVISION}.1 instead of {store.REVISION}.2" in refused(SUITE, copied)
+    assert f"revision {store.REVISION}.1.1 instead of {store.REVISION}.2.1" in refused(SUITE, copied)
     assert files(copied) == before
     outcome = run_suite(SUITE, copied, overwrite=True, minutes=1e-9)
     assert (outcome.n_found, outcome.n_left) == (2, 2)

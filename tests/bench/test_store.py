@@ -62,11 +62,15 @@ def test_whatever_decides_the_result_changes_the_key(record, table, name, value)
     assert record_key(other) != record_key(record)
 
 
-def test_a_revision_of_one_method_outdates_its_cells_only(record, monkeypatch):
+@pytest.mark.parametrize(
+    ("table", "name", "there"), [("METHOD_REVISIONS", "glc", "7.1"), ("MODEL_REVISIONS", "cnn-tiny", "1.7")]
+)
+def test_a_revision_of_one_method_or_model_outdates_its_cells_only(record, monkeypatch, table, name, there):
+    record["config"]["model"]["name"] = "cnn-tiny"
     assert outdated(record) is None
-    monkeypatch.setattr(room, "METHOD_REVISIONS", {"glc": 2})
-    assert outdated(record) == f"revision {room.REVISION}.1 instead of {room.REVISION}.2"
-    assert current_versions("ce")["revision"] == f"{room.REVISION}.1"
+    monkeypatch.setattr(room, table, {name: 7})
+    assert outdated(record) == f"revision {room.REVISION}.1.1 instead of {room.REVISION}.{there}"
+    assert current_versions("ce", "mlp")["revision"] == f"{room.REVISION}.1.1"
 
 
 def test_cells_of_another_version_are_refused_with_the_difference(record, tmp_path):
@@ -169,7 +173,7 @@ def test_rows_that_do_not_compare_are_refused(grid, tmp_path, case, message):
 def test_a_folder_of_another_version_gives_no_rows(copied, monkeypatch):
     before = room.REVISION
     monkeypatch.setattr(room, "REVISION", before + 1)
-    with pytest.raises(InputError, match=rf"another version: revision {before}\.1 instead of {before + 1}\.1"):
+    with pytest.raises(InputError, match=rf"another version: revision {before}\.1\.1 instead of {before + 1}\.1\.1"):
         read_rows(copied)
 
 

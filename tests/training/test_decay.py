@@ -20,6 +20,7 @@ from ebomlc.training.decay import (
     Labelled,
     choose_ridge,
     choose_weight_decay,
+    image_weight_decay,
 )
 
 
@@ -108,3 +109,10 @@ def test_same_seed_same_rows_and_no_more_than_are_needed():
     np.testing.assert_array_equal(drawn.features[:, 0], drawn.right)
     np.testing.assert_array_equal(drawn.given, drawn.right + 1)
     np.testing.assert_array_equal(drawn.right, again.right)
+
+
+def test_residual_networks_are_held_harder_in_short_trainings_and_small_ones_never():
+    assert image_weight_decay("resnet20", 100) == image_weight_decay("resnet32", 2_400) == 0.002
+    assert image_weight_decay("resnet20", 10_000) == pytest.approx(0.001)
+    assert image_weight_decay("resnet20", 64_000) == image_weight_decay("resnet20", 10**6) == 0.0005
+    assert {image_weight_decay(name, 100) for name in ("cnn", "cnn-tiny", "timm:resnet18")} == {0.0005}

@@ -41,6 +41,9 @@ REVISION = 2
 METHOD_REVISIONS: Mapping[str, int] = {"plus": 3}
 """To be raised with every change of the code that changes the figures of one method; 1 where it is not named."""
 
+MODEL_REVISIONS: Mapping[str, int] = {"resnet20": 2, "resnet32": 2, "resnet44": 2, "resnet56": 2}
+"""To be raised with every change of the code that changes the figures of all methods with one model."""
+
 LOCATIONS = ("data_dir", "cache_dir")
 RECORD_KEYS = {"suite", "name", "versions", "config"}
 
@@ -48,12 +51,13 @@ RECORD_KEYS = {"suite", "name", "versions", "config"}
 # --- what is asked of a cell ------------------------------------------------------------------------------------------
 
 
-def current_versions(method: str) -> dict[str, str]:
-    """Of everything that decides a method's figures here and now."""
+def current_versions(method: str, model: str) -> dict[str, str]:
+    """Of everything that decides a method's figures with a model here and now."""
     found = versions()
+    revisions = (REVISION, METHOD_REVISIONS.get(method, 1), MODEL_REVISIONS.get(model, 1))
     return {
         **{name: found[name] for name in ("ebomlc", "torch", "numpy", "scikit-learn")},
-        "revision": f"{REVISION}.{METHOD_REVISIONS.get(method, 1)}",
+        "revision": ".".join(map(str, revisions)),
     }
 
 
@@ -62,7 +66,7 @@ def make_record(suite: str, cell: Cell, config: RunConfig) -> dict[str, Any]:
     return {
         "suite": suite,
         "name": cell.contender.name,
-        "versions": current_versions(cell.contender.method),
+        "versions": current_versions(cell.contender.method, config.model.name),
         "config": to_dict(config),
     }
 
@@ -109,9 +113,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def outdated(record: Mapping[str, Any]) -> str | None:
     """How the versions a cell was asked for differ from those of here and now; None where they do not."""
-    stored, here = record["versions"], current_versions(record["config"]["method"]["name"])
+    stored, here = record["versions"], _versions_now(record)
     names = [name for name in {**stored, **here} if stored.get(name) != here.get(name)]
     return ", ".join(f"{name} {stored.get(name)} instead of {here.get(name)}" for name in names) or None
+
+
+def _versions_now(record: Mapping[str, Any]) -> dict[str, str]:
+    config = record["config"]
+    return current_versions(config["method"]["name"], config["model"]["name"])
 
 
 def check_versions(out: Path, records: Mapping[str, Mapping[str, Any]], only: tuple[str, ...] | None = None) -> None:
@@ -132,10 +141,9 @@ def check_versions(out: Path, records: Mapping[str, Mapping[str, Any]], only: tu
         With the difference.
     """
     for key, record in records.items():
-        method = record["config"]["method"]["name"]
         looked_at = record
         if only is not None:
-            here = current_versions(method)
+            here = _versions_now(record)
             looked_at = {**record, "versions": {**here, **{name: record["versions"].get(name) for name in only}}}
         difference = outdated(looked_at)
         if difference is not None:
